@@ -1,0 +1,129 @@
+"""``so8t``: every job without a window.
+
+Exit 0 done, 1 failed with one sentence and its mend, 2 bad arguments or configuration. ``--json`` prints
+one JSON object on standard output and nothing else there; progress goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from so8t_engine import i18n
+from so8t_engine.errors import SO8TError
+from so8t_engine.threads import wait_passively
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SO8T Control Panel"
+)
+errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+ConfigArgument = Annotated[Path, typer.Argument(help="YAML file, or the name of a preset such as demo")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="a.b=value; may be repeated")]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+@app.command()
+def train(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    run_dir: Annotated[Path | None, typer.Option(help="this folder becomes the run's")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --run-dir")] = False,
+    max_steps: Annotated[int | None, typer.Option(help="end after this many steps")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train without a window; Ctrl+C stops and saves, a second one aborts."""
+    from so8t_engine.commands.train import train_headless
+
+    overrides = [*(set_ or []), *([f"training.max_steps={max_steps}"] if max_steps is not None else [])]
+    status, result = train_headless(config, overrides, run_dir, resume, errors)
+    if as_json:
+        _print_json(result)
+    raise typer.Exit(status)
+
+
+@app.command()
+def estimate(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
+    """Say before a run whether it fits, term by term; milliseconds, no torch."""
+    from so8t_engine.commands.budget import estimate_report
+
+    text, result = estimate_report(config, set_ or [])
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(text)
+
+
+@app.command()
+def fit(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
+    """The smallest changes that make a run fit, and the longest sequence that does."""
+    from so8t_engine.commands.budget import fit_report
+
+    text, result = fit_report(config, set_ or [])
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(text)
+
+
+runs = typer.Typer(no_args_is_help=True, help="History and integrity")
+app.add_typer(runs, name="runs")
+
+
+@runs.command("list")
+def runs_list(
+    folder: Annotated[Path, typer.Argument(help="the runs folder")] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Runs below a folder, the newest first."""
+    from so8t_engine.commands.runs import list_runs
+
+    found = list_runs(folder)
+    if as_json:
+        _print_json({"runs": found})
+        return
+    for run in found:
+        sys.stdout.write(f"{run['id']}  {run['state']}  {run['step']}/{run['of']}  {run['loss']}\n")
+
+
+@runs.command("verify")
+def runs_verify(
+    run: Annotated[Path, typer.Argument(help="a run folder")], as_json: JsonOption = False
+) -> None:
+    """Check every checkpoint and the final folder against their manifests."""
+    from so8t_engine.commands.runs import verify_run
+
+    result = verify_run(run)
+    if as_json:
+        _print_json(result)
+    else:
+        for name, verdict in result["folders"].items():
+            sys.stdout.write(f"{name}: {verdict}\n")
+    raise typer.Exit(0 if result["intact"] else 1)
+
+
+def main() -> None:
+    """Console entry point."""
+    wait_passively()
+    i18n.set_language(i18n.system_language())
+    try:
+        app(standalone_mode=True)
+    except SO8TError as error:
+        if "--json" in sys.argv[1:]:
+            _print_json({"error": {"kind": error.kind, "sentence": error.sentence, "mend": error.mend}})
+        errors.print(f"{error.sentence} {error.mend}".strip())
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The work behind the ``so8t`` commands."""

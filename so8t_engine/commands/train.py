@@ -1,0 +1,114 @@
+"""``so8t train``: one run in this process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from so8t_engine.config import load_config
+from so8t_engine.errors import RunError
+from so8t_engine.i18n import _
+from so8t_engine.training.events import (
+    EndEvent,
+    ErrorEvent,
+    EvaluationEvent,
+    Event,
+    ProgressEvent,
+    StateEvent,
+    StepEvent,
+    WarningEvent,
+)
+from so8t_engine.training.preflight import preflight
+from so8t_engine.training.run_directory import RunDirectory
+
+
+def train_headless(
+    config_path: Path,
+    overrides: Sequence[str],
+    run_dir: Path | None,
+    resume: bool,
+    console: Console,
+) -> tuple[int, dict[str, Any]]:
+    """Train and return exit status and the result for ``--json``.
+
+    Raises:
+        SO8TError: the configuration, the rows or the model are not usable; nothing was written.
+    """
+    if resume:
+        if run_dir is None:
+            raise RunError(_("--resume needs to know which run."), _("Add --run-dir with the run's folder."))
+        run = RunDirectory.open(run_dir)
+    else:
+        config = load_config(config_path, overrides)
+        preflight(config)
+        run = RunDirectory.create(config, run_dir)
+    handler = logging.FileHandler(run.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+    console.print(_("Run folder: %(path)s") % {"path": str(run.path)})
+    seen = _Summary(console)
+
+    from so8t_engine.training.run import run_training
+
+    status = run_training(run, resume=resume, on_event=seen.take)
+    return status, {"run": run.id, "path": str(run.path), **seen.result()}
+
+
+class _Summary:
+    """Prints what a person wants to see and keeps what a program wants to read."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._first: StepEvent | None = None
+        self._last: StepEvent | None = None
+        self._end: EndEvent | None = None
+        self._error: ErrorEvent | None = None
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, StepEvent):
+            self._first = self._first or event
+            self._last = event
+            if event.step % 10 == 0 or event.step in {1, event.of}:
+                self._console.print(
+                    f"{event.step}/{event.of}  loss {event.loss:.4f}  lr {event.lr:.2e}  "
+                    f"{event.tokens_per_s:.0f} tok/s"
+                )
+        elif isinstance(event, EvaluationEvent):
+            metrics = "  ".join(f"{name} {value:.3f}" for name, value in event.metrics.items())
+            loss = "—" if event.loss is None else f"{event.loss:.4f}"
+            self._console.print(f"{event.split}: loss {loss}  {metrics}")
+        elif isinstance(event, WarningEvent | ErrorEvent):
+            self._error = event if isinstance(event, ErrorEvent) else self._error
+            self._console.print(f"{event.sentence} {event.mend}".strip())
+        elif isinstance(event, StateEvent):
+            self._console.print(f"[{event.to}] {event.reason}".strip())
+        elif isinstance(event, ProgressEvent) and event.done == 0:
+            self._console.print(event.what)
+        elif isinstance(event, EndEvent):
+            self._end = event
+
+    def result(self) -> dict[str, Any]:
+        end = self._end
+        found: dict[str, Any] = {
+            "status": end.status if end else None,
+            "step": self._last.step if self._last else 0,
+            "of": self._last.of if self._last else None,
+            "seconds": end.seconds if end else None,
+            "train_loss": {
+                "first": self._first.loss if self._first else None,
+                "last": self._last.loss if self._last else None,
+            },
+            **(end.summary if end else {}),
+        }
+        if self._error is not None:
+            found["error"] = {
+                "kind": self._error.kind,
+                "sentence": self._error.sentence,
+                "mend": self._error.mend,
+            }
+        return found

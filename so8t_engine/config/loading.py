@@ -1,0 +1,177 @@
+"""Reading a configuration: from YAML with line numbers, from a mapping, with overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from so8t_engine.config.config import SCHEMA_VERSION, Config
+from so8t_engine.config.messages import FieldProblem, problems
+from so8t_engine.errors import ConfigError
+from so8t_engine.i18n import _
+from so8t_engine.paths import configs_dir
+
+MAX_BYTES = 1_000_000
+
+
+def preset_paths() -> dict[str, Path]:
+    """Name and file of each preset that comes with the program."""
+    return {path.stem: path for path in sorted(configs_dir().glob("*.yaml"))}
+
+
+def validate_config(values: Mapping[str, Any]) -> Config | list[FieldProblem]:
+    """A `Config`, or what is wrong with each field. Never raises on bad values."""
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        return problems(error, Config)
+
+
+def _line_of(node: yaml.Node | None, path: Sequence[str]) -> int | None:
+    """The line (from 1) of the key at ``path``, or of the deepest part of it that exists."""
+    line = None
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            pairs = {key.value: (key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+            if part not in pairs:
+                break
+            key, node = pairs[part]
+            line = key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            node = node.value[int(part)]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _duplicate_key(node: yaml.Node, seen_from: str = "") -> tuple[str, int] | None:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    names: set[str] = set()
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if key.value in names:
+                return seen_from + key.value, key.start_mark.line + 1
+            names.add(key.value)
+            inner = _duplicate_key(value, f"{seen_from}{key.value}.")
+            if inner:
+                return inner
+    return None
+
+
+def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    for text in overrides:
+        name, equals, raw = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(
+                _("--set %(text)s is not of the form name=value.") % {"text": text},
+                _("Write for example --set training.batch_size=2."),
+            )
+        try:
+            value = yaml.safe_load(raw)
+        except yaml.YAMLError:
+            value = raw
+        *parents, last = name.strip().split(".")
+        current = values
+        for parent in parents:
+            inner = current.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(
+                    _("%(field)s is not a group of settings.") % {"field": parent}, field=parent
+                )
+            current = inner
+        current[last] = value
+
+
+def parse_config(text: str, *, name: str = "", overrides: Sequence[str] = ()) -> Config:
+    """A `Config` from YAML text.
+
+    Args:
+        text: YAML; an empty text gives the defaults.
+        name: file name for the error's sentence.
+        overrides: ``a.b=value`` texts, as from ``--set``.
+
+    Raises:
+        ConfigError: naming file, line and field, with the mend.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        reason = getattr(error, "problem", None) or type(error).__name__
+        raise ConfigError(
+            _("%(where)s is not valid YAML: %(reason)s.") % {"where": where, "reason": reason},
+            _("Mend that line, or start from a preset."),
+        ) from error
+    values = {} if values is None else values
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(
+            _("%(where)s does not hold settings.") % {"where": name or "YAML"},
+            _("Write keys and values, for example 'training:' and below it '  batch_size: 1'."),
+        )
+    if node is not None and (twice := _duplicate_key(node)):
+        raise ConfigError(
+            _("%(where)s: %(field)s stands twice.") % {"where": f"{name}:{twice[1]}", "field": twice[0]},
+            _("Remove one of them."),
+            field=twice[0],
+        )
+    version = values.get("schema_version", SCHEMA_VERSION)
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ConfigError(
+            _("%(where)s was written by a newer version of the program (schema %(version)s).")
+            % {"where": name, "version": version},
+            _("Update the program, or start from a preset."),
+            field="schema_version",
+        )
+    _apply_overrides(values, overrides)
+    result = validate_config(values)
+    if isinstance(result, Config):
+        return result
+    first = result[0]
+    line = _line_of(node, first.path.split("."))
+    overridden = any(text.split("=")[0].strip() == first.path for text in overrides)
+    where = "--set" if overridden or not name else f"{name}:{line}" if line else name
+    more = "" if len(result) == 1 else " " + _("(%(count)d more problems)") % {"count": len(result) - 1}
+    raise ConfigError(f"{where}: {first.sentence}", first.mend + more, field=first.path)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """A `Config` from a YAML file or the name of a preset.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or wrong; names file, line and field.
+    """
+    file = Path(path)
+    if not file.exists():
+        preset = preset_paths().get(file.stem)
+        if preset is None or (file.suffix not in {"", ".yaml"}):
+            raise ConfigError(
+                _("There is no configuration file %(path)s.") % {"path": str(path)},
+                _("Presets: %(names)s.") % {"names": ", ".join(preset_paths())},
+            )
+        file = preset
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise ConfigError(
+                _("%(path)s is larger than a configuration can be.") % {"path": str(path)},
+                _("Is it the right file?"),
+            )
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            _("%(path)s is not UTF-8 text (byte %(byte)d).") % {"path": str(path), "byte": error.start},
+            _("Save it as UTF-8."),
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            _("%(path)s cannot be read: %(reason)s.") % {"path": str(path), "reason": error.strerror},
+            _("Check the path and its permissions."),
+        ) from error
+    return parse_config(text, name=str(path), overrides=overrides)

@@ -1,0 +1,199 @@
+"""Model, data, LoRA, memory, checkpoint and run settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from so8t_engine.config.fields import Section, setting
+from so8t_engine.i18n import N_
+
+
+class ModelConfig(Section):
+    """Which base model, and how its frozen weights are held."""
+
+    path: str = setting(
+        "embedded",
+        N_("Base model"),
+        N_(
+            "A folder in transformers' layout, a Hub id (owner/name), or 'embedded' for the small "
+            "demonstration model that comes with the program."
+        ),
+        path="folder",
+        min_length=1,
+    )
+    revision: str | None = setting(
+        None,
+        N_("Revision"),
+        N_("Commit or tag of a Hub model. Empty takes the newest and records which one it was."),
+        advanced=True,
+    )
+    quantization: Literal["nf4", "int8", "none"] = setting(
+        "nf4",
+        N_("Quantisation"),
+        N_("How the frozen weights are stored: nf4 takes 4 bits a weight, int8 takes 8, none keeps 16."),
+    )
+    double_quant: bool = setting(
+        True,
+        N_("Double quantisation"),
+        N_("Quantises nf4's block scales too: saves about 0.4 bits a weight."),
+        advanced=True,
+    )
+    compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = setting(
+        "auto",
+        N_("Compute type"),
+        N_("auto takes bf16 on a card that has it, fp16 on one that lacks it, fp32 on the CPU."),
+        advanced=True,
+    )
+    attention: Literal["sdpa", "eager"] = setting(
+        "sdpa",
+        N_("Attention"),
+        N_("sdpa is PyTorch's fused attention; eager stores the attention matrix and is for comparison."),
+        advanced=True,
+    )
+    device: Literal["auto", "cuda", "cpu"] = setting(
+        "auto", N_("Device"), N_("auto takes the first NVIDIA card, else the CPU."), advanced=True
+    )
+
+
+class DataConfig(Section):
+    """Which rows, and how they become tokens."""
+
+    train: str = setting(
+        "embedded:four_class",
+        N_("Training rows"),
+        N_(
+            "JSONL, CSV or Parquet file, a folder of text, a Hub data set (hub:owner/name), or "
+            "'embedded:four_class'."
+        ),
+        path="either",
+        min_length=1,
+    )
+    validation: str | None = setting(
+        None,
+        N_("Held-out rows"),
+        N_("Empty takes the source's own validation split, or sets rows aside as below."),
+        path="either",
+    )
+    format: Literal["auto", "jsonl", "csv", "parquet", "text"] = setting(
+        "auto", N_("Format"), N_("auto goes by the file's ending."), advanced=True
+    )
+    validation_fraction: float = setting(
+        0.1,
+        N_("Held-out part"),
+        N_(
+            "Part of the rows set aside where the source has no validation split. "
+            "Near-duplicates stay together."
+        ),
+        ge=0.01,
+        le=0.5,
+    )
+    max_length: int = setting(
+        512,
+        N_("Sequence length"),
+        N_("Longest row in tokens; longer prompts are cut in the middle, and how many is reported."),
+        unit=N_("tokens"),
+        ge=16,
+        le=131072,
+    )
+    max_rows: int | None = setting(
+        None, N_("Row limit"), N_("Takes only the first rows of a shuffled set. Empty takes all."), ge=1
+    )
+
+
+class LoraConfig(Section):
+    """The low-rank adapters on the frozen base."""
+
+    r: int = setting(16, N_("Rank r"), N_("Width of each adapter."), ge=1, le=512)
+    alpha: int = setting(
+        32, N_("LoRA alpha"), N_("The adapter's output is scaled by alpha / r."), ge=1, le=4096
+    )
+    dropout: float = setting(
+        0.05, N_("Dropout"), N_("On the adapter's input while training."), ge=0.0, lt=1.0
+    )
+    targets: list[str] = setting(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        N_("Target modules"),
+        N_(
+            "Linear layers that get an adapter. Names are resolved against the loaded architecture "
+            "(q/k/v become qkv_proj on Phi-3); a name that matches nothing is an error."
+        ),
+        min_length=1,
+    )
+    rank_stabilised: bool = setting(
+        False, N_("Rank-stabilised"), N_("Scale by alpha / sqrt(r) instead of alpha / r."), advanced=True
+    )
+
+
+class MemoryConfig(Section):
+    """What the run may take of the card."""
+
+    limit_gib: float = setting(
+        7.5,
+        N_("Memory limit"),
+        N_("The run must stay below this. An 8 GB card with a desktop leaves about 7.2 to 7.5 GiB."),
+        unit="GiB",
+        ge=0.25,
+        le=1024.0,
+    )
+    cap_allocator: bool = setting(
+        True,
+        N_("Hold the limit"),
+        N_(
+            "Caps PyTorch's allocator so that an overflow is an error and never a silent spill "
+            "to slow memory."
+        ),
+    )
+    loss_chunk: int = setting(
+        256,
+        N_("Loss chunk"),
+        N_("Tokens whose logits exist at once. Smaller saves memory and costs a little time."),
+        unit=N_("tokens"),
+        advanced=True,
+        ge=16,
+        le=65536,
+    )
+
+
+class CheckpointConfig(Section):
+    """When the run is saved, and how many are kept."""
+
+    every_steps: int | None = setting(
+        None, N_("Every … steps"), N_("Empty saves by time only."), unit=N_("steps"), ge=1
+    )
+    every_minutes: float | None = setting(
+        3.0, N_("Every … minutes"), N_("Empty saves by steps only."), unit=N_("min"), gt=0.0, le=1440.0
+    )
+    keep: int = setting(
+        3, N_("Keep"), N_("Older checkpoints are removed once a newer one is complete."), ge=1, le=1000
+    )
+
+
+class RunConfig(Section):
+    """Where and how the run lives."""
+
+    directory: str = setting(
+        "runs", N_("Runs folder"), N_("Each run gets its own folder in here."), path="folder", min_length=1
+    )
+    placement: Literal["process", "thread"] = setting(
+        "process",
+        N_("Trainer lives in"),
+        N_(
+            "process: a child process, so that the window stays fluid and a crash costs no window. "
+            "thread: the window's own process."
+        ),
+        advanced=True,
+    )
+    when_window_dies: Literal["save_and_stop", "continue"] = setting(
+        "save_and_stop",
+        N_("If the window dies"),
+        N_("What the trainer does when the window that started it is gone without a word."),
+        advanced=True,
+    )
+    cpu_threads: int | None = setting(
+        None,
+        N_("CPU threads"),
+        N_("Empty takes the number of physical cores. The same number gives the same loss sequence."),
+        advanced=True,
+        ge=1,
+        le=256,
+    )

@@ -1,0 +1,1 @@
+"""Rows: reading, splitting and encoding them. Imports neither torch nor pyarrow nor datasets."""

@@ -1,0 +1,304 @@
+"""The shape of a decoder model, read from its ``config.json`` without torch or transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from so8t_engine.errors import ModelError
+from so8t_engine.i18n import _
+from so8t_engine.paths import resources_dir
+
+EMBEDDED = "embedded"
+#: transformers' ``model_type`` of architectures whose attention and MLP inputs are fused.
+FUSED_TYPES = frozenset({"phi3"})
+#: ``model_type`` of architectures with q/k/v/o and gate/up/down as seven layers.
+SEPARATE_TYPES = frozenset(
+    {"llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3"}
+)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
+
+
+class UnknownModelError(ModelError):
+    """The model is not on this computer, so its size is not known yet. It may still be downloadable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """One linear layer of a decoder layer: ``inputs`` → ``outputs`` features, no bias counted."""
+
+    name: str
+    inputs: int
+    outputs: int
+
+    @property
+    def parameters(self) -> int:
+        return self.inputs * self.outputs
+
+
+@dataclass(frozen=True, slots=True)
+class ModelGeometry:
+    """Sizes of a decoder-only model with a gated MLP.
+
+    Attributes:
+        hidden, intermediate, layers, heads, kv_heads, head_dim, vocabulary: as in ``config.json``.
+        tied: the head shares the embedding's weights.
+        fused: ``qkv_proj`` and ``gate_up_proj`` instead of five separate layers.
+        positions: longest sequence that the model was made for.
+        model_type: transformers' name of the architecture.
+    """
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    tied: bool
+    fused: bool = True
+    positions: int = 4096
+    model_type: str = "phi3"
+
+    @property
+    def known_architecture(self) -> bool:
+        """Whether the layer names are known rather than assumed."""
+        return self.model_type in FUSED_TYPES | SEPARATE_TYPES
+
+    @property
+    def qkv_features(self) -> int:
+        """Width of queries, keys and values together."""
+        return (self.heads + 2 * self.kv_heads) * self.head_dim
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """The linear layers of one decoder layer, in order of use."""
+        hidden, inner, queries = self.hidden, self.intermediate, self.heads * self.head_dim
+        keys = self.kv_heads * self.head_dim
+        output, down = Linear("o_proj", queries, hidden), Linear("down_proj", inner, hidden)
+        if self.fused:
+            return (
+                Linear("qkv_proj", hidden, self.qkv_features),
+                output,
+                Linear("gate_up_proj", hidden, 2 * inner),
+                down,
+            )
+        return (
+            Linear("q_proj", hidden, queries),
+            Linear("k_proj", hidden, keys),
+            Linear("v_proj", hidden, keys),
+            output,
+            Linear("gate_proj", hidden, inner),
+            Linear("up_proj", hidden, inner),
+            down,
+        )
+
+    @property
+    def linear_parameters(self) -> int:
+        """Parameters in the decoder layers' linear layers: what gets quantised."""
+        return self.layers * sum(linear.parameters for linear in self.linears)
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Parameters of embedding and head; counted once when tied."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def norm_parameters(self) -> int:
+        """Two norms a layer and the final one."""
+        return (2 * self.layers + 1) * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        return self.linear_parameters + self.embedding_parameters + self.norm_parameters
+
+    @property
+    def bytes(self) -> int:
+        """Size of the weights in 16 bits."""
+        return 2 * self.parameters
+
+    def lora_targets(self, names: list[str]) -> tuple[Linear, ...]:
+        """The layers that ``names`` mean here: q/k/v are ``qkv_proj`` where these are fused.
+
+        Raises:
+            ModelError: a name matches no layer; the mend lists what exists.
+        """
+        existing = {linear.name: linear for linear in self.linears}
+        found: dict[str, Linear] = {}
+        for name in names:
+            if name in {"all-linear", "all_linear"}:
+                found.update(existing)
+                continue
+            linear = existing.get(name) or existing.get(_FUSED_NAME.get(name, ""))
+            if linear is None:
+                raise ModelError(
+                    _("No layer of this model is called %(name)s (lora.targets).") % {"name": name},
+                    _("It has: %(names)s.") % {"names": ", ".join(existing)},
+                )
+            found[linear.name] = linear
+        return tuple(found.values())
+
+
+_FUSED_NAME = {
+    "q_proj": "qkv_proj",
+    "k_proj": "qkv_proj",
+    "v_proj": "qkv_proj",
+    "gate_proj": "gate_up_proj",
+    "up_proj": "gate_up_proj",
+}
+
+_MINI = ModelGeometry(3072, 8192, 32, 32, 32, 96, 32064, tied=False, positions=131072)
+_MEDIUM = ModelGeometry(5120, 17920, 40, 40, 10, 128, 32064, tied=False, positions=131072)
+
+#: Shapes of published Phi-3 models, from their config.json on the Hub, for when none is on disk.
+KNOWN_MODELS: dict[str, ModelGeometry] = {
+    "microsoft/Phi-3.5-mini-instruct": _MINI,
+    "microsoft/Phi-3-mini-128k-instruct": _MINI,
+    "microsoft/Phi-3-mini-4k-instruct": ModelGeometry(3072, 8192, 32, 32, 32, 96, 32064, tied=False),
+    "microsoft/Phi-3-medium-128k-instruct": _MEDIUM,
+    "microsoft/Phi-3-medium-4k-instruct": ModelGeometry(5120, 17920, 40, 40, 10, 128, 32064, tied=False),
+    "microsoft/Phi-4-mini-instruct": ModelGeometry(
+        3072, 8192, 32, 24, 8, 128, 200064, tied=True, positions=131072
+    ),
+}
+
+
+def _number(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
+    value = values.get(key)
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ModelError(
+            _("%(path)s: %(key)s is missing or no positive whole number.") % {"path": where, "key": key},
+            _("Choose a decoder model in transformers' layout."),
+        )
+    return value
+
+
+def geometry_from_config(values: Mapping[str, Any], where: str = "config.json") -> ModelGeometry:
+    """The geometry that a model's ``config.json`` declares.
+
+    Args:
+        values: the file's content.
+        where: its path, for the error's sentence.
+
+    Raises:
+        ModelError: a size is missing, or the model is a mixture of experts, which is not supported.
+    """
+    inner = values.get("text_config")
+    if isinstance(inner, Mapping):  # models that also see pictures keep the decoder's sizes in here
+        values = {**values, **inner}
+    if any("expert" in key and isinstance(value, int) and value > 1 for key, value in values.items()):
+        raise ModelError(
+            _("%(path)s describes a mixture of experts, which is not supported.") % {"path": where},
+            _("Choose a dense model, for example microsoft/Phi-3.5-mini-instruct."),
+        )
+    model_type = str(values.get("model_type", ""))
+    hidden, heads = _number(values, "hidden_size", where), _number(values, "num_attention_heads", where)
+    if hidden % 8:
+        raise ModelError(
+            _("%(path)s: hidden_size %(size)d is not a multiple of 8.") % {"path": where, "size": hidden},
+            _("SO(8) rotations need blocks of 8; choose another model."),
+        )
+    return ModelGeometry(
+        hidden=hidden,
+        intermediate=_number(values, "intermediate_size", where),
+        layers=_number(values, "num_hidden_layers", where),
+        heads=heads,
+        kv_heads=_number(values, "num_key_value_heads", where, heads),
+        head_dim=_number(values, "head_dim", where, max(hidden // heads, 1)),
+        vocabulary=_number(values, "vocab_size", where),
+        # Gemma ties by default and leaves the key out of its file.
+        tied=bool(values.get("tie_word_embeddings", model_type.startswith("gemma"))),
+        fused=model_type in FUSED_TYPES,
+        positions=_number(values, "max_position_embeddings", where, 4096),
+        model_type=model_type,
+    )
+
+
+_cache: dict[Path, tuple[int, int, ModelGeometry]] = {}
+
+
+def _read(file: Path) -> ModelGeometry:
+    """``file``'s geometry, read again only when the file has changed: the window asks at each keystroke."""
+    try:
+        status = file.stat()
+        held = _cache.get(file)
+        if held is not None and held[:2] == (status.st_mtime_ns, status.st_size):
+            return held[2]
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            _("%(path)s cannot be read: %(reason)s.")
+            % {"path": str(file), "reason": getattr(error, "strerror", None) or error},
+            _("Choose a model folder in transformers' layout, with a config.json."),
+        ) from error
+    if not isinstance(values, dict):
+        raise ModelError(
+            _("%(path)s does not describe a model.") % {"path": str(file)},
+            _("Choose a model folder in transformers' layout, with a config.json."),
+        )
+    geometry = geometry_from_config(values, str(file))
+    _cache[file] = (status.st_mtime_ns, status.st_size, geometry)
+    return geometry
+
+
+def _hub_cache() -> Path:
+    """Where huggingface_hub keeps downloads, by the same environment variables as it uses."""
+    if cache := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(cache).expanduser()
+    home = os.environ.get("HF_HOME")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return (Path(home) if home else Path(base) / "huggingface").expanduser() / "hub"
+
+
+def _cached_config(hub_id: str, revision: str | None) -> Path | None:
+    folder = _hub_cache() / ("models--" + hub_id.replace("/", "--"))
+    wanted = revision or "main"
+    commit = wanted
+    reference = folder / "refs" / wanted
+    try:
+        if reference.is_file():
+            commit = reference.read_text(encoding="utf-8").strip()
+        file = folder / "snapshots" / commit / "config.json"
+        return file if file.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def model_geometry(path: str, revision: str | None = None) -> ModelGeometry:
+    """The geometry of the model that ``config.model.path`` names, without any network.
+
+    Args:
+        path: a folder, ``embedded``, or a Hub id, which is looked for among the downloads and then in
+            `KNOWN_MODELS`.
+        revision: of a Hub id.
+
+    Raises:
+        UnknownModelError: a Hub id of which nothing is on this computer.
+        ModelError: the folder is missing, or its config.json cannot be used.
+    """
+    if path == EMBEDDED:
+        return _read(resources_dir() / "base_model" / "config.json")
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return _read(folder / "config.json")
+    if not _HUB_ID.fullmatch(path) or folder.exists():
+        raise ModelError(
+            _("There is no model folder %(path)s.") % {"path": path},
+            _("Choose a folder that holds config.json, a Hub id such as %(example)s, or 'embedded'.")
+            % {"example": "microsoft/Phi-3.5-mini-instruct"},
+        )
+    if (file := _cached_config(path, revision)) is not None:
+        return _read(file)
+    if path in KNOWN_MODELS:
+        return KNOWN_MODELS[path]
+    raise UnknownModelError(
+        _("The model %(name)s is not on this computer, so its size is not known.") % {"name": path},
+        _("Download it with 'hf download %(name)s', or check the spelling.") % {"name": path},
+    )

@@ -1,0 +1,1 @@
+"""The base model: loading, quantisation, LoRA targets, and the model with the SO8T parts attached."""

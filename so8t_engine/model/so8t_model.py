@@ -1,0 +1,225 @@
+"""The trainable whole: frozen base + LoRA + SO8T adapter, and the loss of one micro-batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from so8t_engine.config import Config
+from so8t_engine.config.training import SO8TConfig
+from so8t_engine.model.targets import resolve_targets
+from so8t_engine.so8t.adapter import AdapterOutput, SO8TAdapter
+from so8t_engine.so8t.losses import (
+    IGNORE,
+    LossWeights,
+    alpha_loss,
+    chunked_cross_entropy,
+    combine,
+    commutator_hinge,
+    consistency_loss,
+    dual_cross_entropy,
+    focal_cross_entropy,
+    head_cross_entropy,
+    orthogonality_loss,
+)
+from so8t_engine.so8t.pet import pet_loss
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTotals:
+    """What one optimizer step holds over all its micro-batches and processes, for exact means.
+
+    Attributes:
+        tokens: response tokens that carry LM loss. rows: all rows.
+        task_rows, safety_rows: rows with that label. micro_batches: forward passes.
+    """
+
+    tokens: int
+    rows: int
+    task_rows: int
+    safety_rows: int
+    micro_batches: int
+
+    @classmethod
+    def of(cls, batches: list[Batch]) -> StepTotals:
+        """Counted on the CPU, before the batches move to the card."""
+        return cls(
+            tokens=sum(int((b["labels_NT"][:, 1:] != IGNORE).sum()) for b in batches),
+            rows=sum(len(b["task_N"]) for b in batches),
+            task_rows=sum(int((b["task_N"] != IGNORE).sum()) for b in batches),
+            safety_rows=sum(int((b["safety_N"] != IGNORE).sum()) for b in batches),
+            micro_batches=len(batches),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LossReport:
+    """A micro-batch's share of the step's loss, and of each term: raw and weighted, detached."""
+
+    loss: Tensor
+    terms: dict[str, tuple[Tensor, Tensor]]
+
+
+def loss_weights(config: SO8TConfig, pet: float) -> LossWeights:
+    """The specification's weights from the configuration, with PET's λ at the current step."""
+    return LossWeights(
+        lm=config.lm_weight,
+        orthogonality=config.orthogonality_weight,
+        alpha=config.alpha_weight,
+        consistency=config.consistency_weight,
+        safety=config.safety_weight,
+        task=config.task_weight,
+        dual=config.dual_weight,
+        commutator=config.commutator_weight,
+        pet=pet,
+        commutator_margin=config.commutator_margin,
+        focal_gamma=config.focal_gamma,
+        task_class_weights=(
+            config.class_weights[0],
+            config.class_weights[1],
+            config.class_weights[2],
+            config.class_weights[3],
+        ),
+    )
+
+
+class SO8TModel(nn.Module):
+    """Base model with LoRA, the SO8T adapter on its final hidden states, and its loss.
+
+    Args:
+        base: a frozen causal LM of transformers (body at ``.model``, head at ``.lm_head``).
+        config: of the run.
+    """
+
+    def __init__(self, base: nn.Module, config: Config) -> None:
+        super().__init__()
+        from peft import LoraConfig, get_peft_model
+
+        self.settings = config
+        self.targets = resolve_targets(base, config.lora.targets)
+        lora = LoraConfig(
+            r=config.lora.r,
+            lora_alpha=config.lora.alpha,
+            lora_dropout=config.lora.dropout,
+            target_modules=self.targets,
+            use_rslora=config.lora.rank_stabilised,
+            task_type="CAUSAL_LM",
+        )
+        # peft draws LoRA's A from the global generator: seed it, so that loading does not decide it.
+        torch.manual_seed(config.training.seed)
+        self.peft: Any = get_peft_model(base, lora)
+        self.so8t = SO8TAdapter(
+            base.config.hidden_size,  # type: ignore[union-attr, arg-type]
+            rotation_map=config.so8t.rotation_map,
+            gate_form=config.so8t.gate_form,
+            gate_learned=config.so8t.alpha_schedule == "learned",
+            alpha_start=config.so8t.alpha_start,
+            init_std=config.so8t.init_std,
+            seed=config.training.seed,
+        ).to(next(base.parameters()).device)
+        if config.training.gradient_checkpointing:
+            # MatMul8bitLt keeps tensors that non-reentrant checkpointing cannot see: reentrant with int8.
+            reentrant = config.model.quantization == "int8"
+            self.causal_lm.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            if reentrant:
+                self.causal_lm.enable_input_require_grads()
+
+    @property
+    def causal_lm(self) -> Any:  # noqa: ANN401  (transformers' model classes share no useful type)
+        """transformers' model with LoRA layers injected."""
+        return self.peft.base_model.model
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name → parameter of everything that learns: LoRA, rotations, a learned α, heads."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def hidden_states(self, input_ids_NT: Tensor, attention_mask_NT: Tensor) -> Tensor:
+        """The body's final hidden states (N, T, H), before the gate."""
+        output = self.causal_lm.model(
+            input_ids=input_ids_NT, attention_mask=attention_mask_NT, use_cache=False
+        )
+        hidden_NTH: Tensor = output.last_hidden_state
+        return hidden_NTH
+
+    def logits(self, hidden_tH: Tensor) -> Tensor:
+        """The LM head on gated hidden states of any leading shape."""
+        head = self.causal_lm.lm_head
+        logits_tV: Tensor = head(hidden_tH.to(head.weight.dtype))
+        return logits_tV
+
+    def lm_loss(self, gated_NTH: Tensor, labels_NT: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed cross-entropy over labelled tokens, and their number.
+
+        Only positions whose next token is labelled reach the LM head: a prompt costs no logits.
+        """
+        next_NT = labels_NT[:, 1:]
+        labelled = next_NT != IGNORE
+        return chunked_cross_entropy(
+            gated_NTH[:, :-1][labelled],
+            self.logits,
+            next_NT[labelled],
+            self.settings.memory.loss_chunk,
+            shift=False,
+        )
+
+    def adapt(self, batch: Batch) -> tuple[Tensor, AdapterOutput]:
+        """``(hidden before the gate, adapter output)`` of a batch."""
+        hidden_NTH = self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"])
+        return hidden_NTH, self.so8t(hidden_NTH, batch["pool_index_N"])
+
+    def forward(
+        self,
+        batch: Batch,
+        totals: StepTotals,
+        *,
+        alpha_target: float,
+        pet_weight: float,
+    ) -> LossReport:
+        """This micro-batch's share of the optimizer step's loss.
+
+        Shares add up to the loss of the whole step, however it is cut into micro-batches: the LM term is
+        a mean over the step's response tokens, head terms over its labelled rows, consistency and PET
+        over its rows, and terms without rows (α, commutator) are divided by the number of micro-batches.
+        """
+        settings = self.settings.so8t
+        hidden_NTH = self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"])
+        rotations = self.so8t.build_rotations()
+        out = self.so8t(hidden_NTH, batch["pool_index_N"], rotations)
+        lm_sum, _count = self.lm_loss(out.hidden_NTH, batch["labels_NT"])
+        task_N, safety_N = batch["task_N"], batch["safety_N"]
+        rows = len(task_N) / totals.rows
+        task_rows = (task_N != IGNORE).sum() / max(totals.task_rows, 1)
+        safety_rows = (safety_N != IGNORE).sum() / max(totals.safety_rows, 1)
+        weights = loss_weights(settings, pet_weight)
+        terms: dict[str, Tensor | None] = {
+            "lm": lm_sum / max(totals.tokens, 1),
+            "consistency": rows
+            * consistency_loss(out.safety_logits_N2, out.task_logits_N4, out.dual_logits_N22),
+            "pet": rows * pet_loss(hidden_NTH, batch["attention_mask_NT"]),
+        }
+        if totals.safety_rows:
+            terms["safety"] = safety_rows * head_cross_entropy(out.safety_logits_N2, safety_N)
+            terms["dual"] = safety_rows * dual_cross_entropy(out.dual_logits_N22, safety_N)
+        if totals.task_rows:
+            terms["task"] = task_rows * focal_cross_entropy(
+                out.task_logits_N4, task_N, weights.focal_gamma, weights.task_class_weights
+            )
+        if self.so8t.gate_learned:
+            terms["alpha"] = alpha_loss(self.so8t.alpha, alpha_target) / totals.micro_batches
+        if settings.rotation_map == "free":
+            both = (rotations.safe_B88, rotations.cmd_B88)
+            terms["orthogonality"] = sum(
+                (orthogonality_loss(m) for m in both), torch.zeros((), device=hidden_NTH.device)
+            ) / (2 * totals.micro_batches)
+        if settings.commutator_weight > 0:
+            terms["commutator"] = (
+                commutator_hinge(rotations.cmd_B88, rotations.safe_B88, weights.commutator_margin)
+                / totals.micro_batches
+            )
+        loss, report = combine(terms, weights)
+        return LossReport(loss, report)

@@ -1,0 +1,1 @@
+"""Runs: states, events, run directory, session, trainer. Importing this package imports no torch."""

@@ -1,0 +1,235 @@
+"""What a run tells: frozen typed events, one JSON object a line.
+
+Readers ignore types they do not know, and fields they do not know, so that an older window can
+read a newer run. Non-finite numbers are written as the strings ``NaN`` and ``Infinity``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from so8t_engine.training.states import State
+
+
+class Event(BaseModel):
+    """Fields that every event has.
+
+    Attributes:
+        seq: consecutive from 1 within a run directory.
+        time: seconds since 1970, by the engine's clock.
+        run: the run's id.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", ser_json_inf_nan="strings", protected_namespaces=()
+    )
+
+    seq: int = 0
+    time: float = 0.0
+    run: str = ""
+    type: str
+
+
+class StateEvent(Event):
+    """The run moved from one state to another."""
+
+    type: Literal["state"] = "state"
+    from_: State = Field(alias="from")
+    to: State
+    reason: str = ""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
+
+
+class StepEvent(Event):
+    """One optimizer step.
+
+    Attributes:
+        step, of: this step (from 1) and how many there will be.
+        loss: total training loss; the mean over the step's real tokens and labelled rows.
+        terms: name → weighted share of the total. ``raw``: name → before weighting.
+        lr: LoRA's learning rate. lrs: name of each parameter group → its rate.
+        tokens: real tokens in this step, without padding. step_s: seconds, pauses left out.
+    """
+
+    type: Literal["step"] = "step"
+    step: int
+    of: int
+    epoch: float
+    loss: float
+    terms: dict[str, float]
+    raw: dict[str, float]
+    lr: float
+    lrs: dict[str, float] = {}
+    grad_norm: float | None
+    tokens: int
+    tokens_per_s: float
+    step_s: float
+
+
+class GateEvent(Event):
+    """The gate after a step. ``target`` is α* at this step, ``final_target`` where it travels to."""
+
+    type: Literal["gate"] = "gate"
+    step: int
+    alpha: float
+    target: float
+    final_target: float
+    g: float
+    source: Literal["scheduled", "learned"]
+    phase: str = ""
+    converged_at: int | None = None
+
+
+class RotationEvent(Event):
+    """Instruments over all blocks, and the file that holds the blocks themselves.
+
+    Attributes:
+        commutator_mean, commutator_max: ‖R_cmd R_safe − R_safe R_cmd‖_F / (2√8), in [0, 1].
+        orthogonality: largest |RᵀR − I| over R_safe, R_cmd and M.
+        det_min, det_max: over the same.
+        file: relative to the run directory; safetensors with ``r_safe`` and ``r_cmd``, (B, 8, 8) float32.
+    """
+
+    type: Literal["rotation"] = "rotation"
+    step: int
+    commutator_mean: float
+    commutator_max: float
+    orthogonality: float
+    det_min: float
+    det_max: float
+    blocks: int
+    file: str | None = None
+
+
+class MemoryEvent(Event):
+    """Bytes. A reading that could not be taken is None, never 0.
+
+    Attributes:
+        allocated, reserved: of PyTorch's allocator; None on the CPU.
+        device_used, device_total: of the whole card, from NVML; None without an NVIDIA card.
+        process_rss: resident memory of the trainer's process.
+        source: where device_used came from: ``nvml`` or ``none``.
+    """
+
+    type: Literal["memory"] = "memory"
+    step: int | None = None
+    allocated: int | None = None
+    reserved: int | None = None
+    peak_allocated: int | None = None
+    peak_reserved: int | None = None
+    device_used: int | None = None
+    device_total: int | None = None
+    process_rss: int | None = None
+    source: str = "none"
+
+
+class EvaluationEvent(Event):
+    """Held-out results, computed on ``rows`` rows.
+
+    Attributes:
+        loss: mean cross-entropy per response token. metrics: name → value (accuracies are 0–1).
+        confusion: rows of the true class, columns of the predicted one; None without labels.
+    """
+
+    type: Literal["evaluation"] = "evaluation"
+    step: int
+    split: str
+    rows: int
+    loss: float | None
+    metrics: dict[str, float]
+    confusion: list[list[int]] | None = None
+
+
+class CheckpointEvent(Event):
+    """A complete checkpoint stands at ``path`` (relative to the run directory)."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    step: int
+    path: str
+    bytes: int
+    sha256: str
+    reason: str = ""
+
+
+class SampleEvent(Event):
+    """Text that the model wrote."""
+
+    type: Literal["sample"] = "sample"
+    step: int
+    prompt: str
+    text: str
+
+
+class WarningEvent(Event):
+    """Something a person should know; the run goes on."""
+
+    type: Literal["warning"] = "warning"
+    kind: str
+    sentence: str
+    mend: str = ""
+
+
+class ErrorEvent(Event):
+    """Why the run could not go on."""
+
+    type: Literal["error"] = "error"
+    kind: str
+    sentence: str
+    mend: str = ""
+
+
+class ProgressEvent(Event):
+    """Progress of work that is no training step. ``of`` is None where the amount is unknown."""
+
+    type: Literal["progress"] = "progress"
+    what: str
+    done: int
+    of: int | None
+
+
+class InfoEvent(Event):
+    """Facts about the run, named: parameter counts, rows, resolved LoRA modules, versions, device."""
+
+    type: Literal["info"] = "info"
+    facts: dict[str, Any]
+
+
+class EndEvent(Event):
+    """The run is over; nothing follows unless it is resumed."""
+
+    type: Literal["end"] = "end"
+    status: Literal["finished", "stopped", "aborted", "failed"]
+    step: int
+    seconds: float
+    summary: dict[str, Any] = {}
+
+
+AnyEvent = Annotated[
+    StateEvent
+    | StepEvent
+    | GateEvent
+    | RotationEvent
+    | MemoryEvent
+    | EvaluationEvent
+    | CheckpointEvent
+    | SampleEvent
+    | WarningEvent
+    | ErrorEvent
+    | ProgressEvent
+    | InfoEvent
+    | EndEvent,
+    Field(discriminator="type"),
+]
+_adapter: TypeAdapter[Event] = TypeAdapter(AnyEvent)
+
+
+def parse_event(line: str | bytes) -> Event | None:
+    """The event in one line; None for an unknown type or a line that is no event."""
+    try:
+        return _adapter.validate_python(json.loads(line))
+    except (ValidationError, ValueError, RecursionError):
+        return None

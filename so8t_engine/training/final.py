@@ -1,0 +1,35 @@
+"""What a finished or stopped run leaves to use: LoRA in peft's layout, the soul file, the results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from so8t_engine.so8t.soul_file import save_soul, soul_of
+from so8t_engine.training.checkpoint import Published, publish_folder
+from so8t_engine.training.preparation import Prepared
+from so8t_engine.training.run_directory import RunDirectory
+
+
+def save_final(run: RunDirectory, prepared: Prepared, step: int, summary: dict[str, Any]) -> Published:
+    """Publish ``final/``: ``adapter/`` (peft), ``soul.safetensors``, ``results.json``, ``config.yaml``.
+
+    Raises:
+        RunError: it cannot be written; an earlier ``final/`` stays as it was.
+    """
+
+    def write(folder: Path) -> None:
+        prepared.model.peft.save_pretrained(str(folder / "adapter"), safe_serialization=True)
+        soul = soul_of(
+            prepared.model.so8t,
+            step=step,
+            base_model=prepared.config.model.path,
+            base_revision=prepared.config.model.revision or "",
+            config_digest=prepared.config.digest(),
+        )
+        save_soul(folder / "soul.safetensors", soul)
+        (folder / "results.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+        (folder / "config.yaml").write_text(prepared.config.to_yaml(), encoding="utf-8")
+
+    return publish_folder(run.final, write)

@@ -1,0 +1,135 @@
+"""Evaluations of a run: before the first step, during it, and at its end, beside a baseline."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from so8t_engine.errors import DataError
+from so8t_engine.evaluation.baseline import bag_of_words_baselines
+from so8t_engine.evaluation.evaluate import Evaluation, evaluate
+from so8t_engine.i18n import _
+from so8t_engine.training.control import RunControl
+from so8t_engine.training.events import EvaluationEvent, ProgressEvent, WarningEvent
+from so8t_engine.training.preparation import Prepared
+
+log = logging.getLogger(__name__)
+
+
+class HeldOut:
+    """Evaluates and reports; remembers first and last results for the summary.
+
+    The validation split is looked at during a run, the test split (where the source has one) only before
+    and after it.
+    """
+
+    def __init__(self, prepared: Prepared, control: RunControl) -> None:
+        self._prepared = prepared
+        self._control = control
+        self._first: dict[str, Evaluation] = {}
+        self._last: dict[str, Evaluation] = {}
+        self._baseline: dict[str, dict[str, float]] = {}
+
+    def before(self) -> None:
+        """All splits, with the untrained heads, and the baseline."""
+        self._fit_baseline()
+        for split in self._prepared.held_out:
+            self._run(split, 0)
+
+    def during(self, step: int) -> None:
+        """The validation split."""
+        self._run("validation", step)
+
+    def after(self, step: int) -> None:
+        """All splits."""
+        for split in self._prepared.held_out:
+            self._run(split, step)
+
+    def summary(self) -> dict[str, Any]:
+        """Per split: loss and metrics before and after, and the baseline's."""
+
+        def result(found: Evaluation | None) -> dict[str, Any] | None:
+            if found is None:
+                return None
+            return {"loss": found.loss, "rows": found.rows, **found.metrics, "confusion": found.confusion}
+
+        return {
+            "evaluation": {
+                split: {
+                    "before": result(self._first.get(split)),
+                    "after": result(self._last.get(split)),
+                    "bag_of_words": self._baseline.get(split),
+                }
+                for split in self._prepared.held_out
+            }
+        }
+
+    def _run(self, split: str, step: int) -> None:
+        rows = self._prepared.held_out[split]
+        if not rows:
+            return
+        what = _("evaluating %(split)s") % {"split": split}
+
+        def proceed(done: int) -> bool:
+            self._control.emit(ProgressEvent(what=what, done=done, of=len(rows)))
+            self._control.check()
+            return not self._control.ending
+
+        found = evaluate(
+            self._prepared.model,
+            rows,
+            self._prepared.collate,
+            self._prepared.max_evaluation_tokens,
+            autocast_dtype=self._prepared.autocast_dtype,
+            proceed=proceed,
+        )
+        if found is None:
+            return
+        if step == 0:
+            self._first[split] = found
+        else:
+            self._last[split] = found
+        baseline = {f"baseline_{name}": value for name, value in self._baseline.get(split, {}).items()}
+        self._control.emit(
+            EvaluationEvent(
+                step=step,
+                split=split,
+                rows=found.rows,
+                loss=found.loss,
+                metrics=found.metrics | baseline,
+                confusion=found.confusion,
+            )
+        )
+
+    def _fit_baseline(self) -> None:
+        """The same rows judged by words alone. A baseline that cannot be fitted is a warning, not a zero."""
+        rows = self._prepared.rows
+        held = {
+            split: found
+            for split, found in (("validation", rows.validation), ("test", rows.test))
+            if any(row.task is not None for row in found)
+        }
+        if not held or len({row.task for row in rows.train if row.task is not None}) < 2:
+            return
+        self._control.emit(ProgressEvent(what=_("fitting the word baseline"), done=0, of=None))
+        self._control.check_loading()
+        try:
+            reports = bag_of_words_baselines(rows.train, held, self._prepared.config.training.seed)
+        except (ValueError, DataError) as error:
+            log.exception("baseline")
+            self._control.emit(
+                WarningEvent(
+                    kind="baseline",
+                    sentence=_("The word baseline could not be computed: %(reason)s.") % {"reason": error},
+                )
+            )
+            return
+        for split, report in reports.items():
+            values = {
+                "task_accuracy": report.task_accuracy,
+                "safety_accuracy": report.safety_accuracy,
+                "danger_to_allow": report.danger_to_allow_rate,
+                "ngram_task_accuracy": report.ngram_task_accuracy,
+                "ngram_safety_accuracy": report.ngram_safety_accuracy,
+            }
+            self._baseline[split] = {k: v for k, v in values.items() if v is not None}

@@ -1,0 +1,220 @@
+"""Turns what the trainer does into events: steps, gate, rotations, memory, checkpoints, evaluations."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import TrainerState
+
+from so8t_engine.config import Config
+from so8t_engine.errors import RunError
+from so8t_engine.model.so8t_model import LossReport, SO8TModel
+from so8t_engine.so8t.schedule import GateSchedule, phase_at, sigmoid
+from so8t_engine.training.checkpoint import prune
+from so8t_engine.training.control import RunControl
+from so8t_engine.training.events import (
+    CheckpointEvent,
+    GateEvent,
+    RotationEvent,
+    StepEvent,
+    WarningEvent,
+)
+from so8t_engine.training.run_directory import RunDirectory
+from so8t_engine.training.states import State
+
+if TYPE_CHECKING:
+    from so8t_engine.training.trainer import SO8TTrainer
+
+log = logging.getLogger(__name__)
+
+#: |α − target| at which a learned α is said to have converged.
+CONVERGED = 0.01
+
+
+class StepObserver:
+    """Collects one optimizer step's figures and reports them; acts on commands between steps.
+
+    Args:
+        model: for α and the rotations.
+        config: of the run.
+        run: its directory.
+        control: where events go.
+        evaluate: called with (step) when an evaluation is due.
+    """
+
+    def __init__(
+        self,
+        model: SO8TModel,
+        config: Config,
+        run: RunDirectory,
+        control: RunControl,
+        evaluate: Callable[[int], None],
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._run = run
+        self._control = control
+        self._evaluate = evaluate
+        self._terms: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._began = time.perf_counter()
+        self._last_checkpoint = time.monotonic()
+        self.step_tokens = 0
+        self.trained_s = 0.0
+        self.converged_at: int | None = None
+        self.last_loss: float | None = None
+        self.checkpoint_step: int | None = None
+
+    def begin_step(self) -> None:
+        """A step's first forward pass is about to begin."""
+        self._terms = {}
+        self._began = time.perf_counter()
+
+    def add(self, report: LossReport) -> None:
+        """Add a micro-batch's shares; nothing is read from the card yet."""
+        for name, (raw, weighted) in report.terms.items():
+            if name in self._terms:
+                old_raw, old_weighted = self._terms[name]
+                raw, weighted = old_raw + raw, old_weighted + weighted
+            self._terms[name] = (raw, weighted)
+
+    def step(
+        self,
+        state: TrainerState,
+        logs: dict[str, float],
+        schedule: GateSchedule,
+        groups: Sequence[dict[str, Any]],
+    ) -> None:
+        """Report the step that just ended."""
+        seconds = time.perf_counter() - self._began
+        self.trained_s += seconds
+        names = list(self._terms)
+        # One transfer for all terms.
+        flat = torch.stack([v.float() for name in names for v in self._terms[name]]).tolist()
+        raw = {name: flat[2 * i] for i, name in enumerate(names)}
+        weighted = {name: flat[2 * i + 1] for i, name in enumerate(names)}
+        self.last_loss = sum(weighted.values())
+        self._control.emit(
+            StepEvent(
+                step=state.global_step,
+                of=state.max_steps,
+                epoch=float(state.epoch or 0.0),
+                loss=self.last_loss,
+                terms=weighted,
+                raw=raw,
+                lr=logs["learning_rate"],
+                lrs={str(g.get("name", i)): float(g["lr"]) for i, g in enumerate(groups)},
+                grad_norm=logs.get("grad_norm"),
+                tokens=self.step_tokens,
+                tokens_per_s=self.step_tokens / seconds if seconds > 0 else 0.0,
+                step_s=seconds,
+            )
+        )
+        self._gate(state, schedule)
+        if state.global_step % self._config.training.instruments_every == 0 or state.global_step == 1:
+            self.rotation(state.global_step)
+
+    def _gate(self, state: TrainerState, schedule: GateSchedule) -> None:
+        so8t = self._model.so8t
+        alpha = float(so8t.alpha.detach())
+        target = self._config.so8t.alpha_target
+        step = state.global_step
+        if so8t.gate_learned and self.converged_at is None and abs(alpha - target) <= CONVERGED:
+            self.converged_at = step
+        self._control.emit(
+            GateEvent(
+                step=step,
+                alpha=alpha,
+                target=schedule.alpha_at(step, state.max_steps),
+                final_target=target,
+                g=sigmoid(alpha),
+                source="learned" if so8t.gate_learned else "scheduled",
+                phase=phase_at(step, state.max_steps),
+                converged_at=self.converged_at,
+            )
+        )
+
+    @torch.no_grad()
+    def rotation(self, step: int) -> None:
+        """Report the instruments and store R_safe and R_cmd."""
+        rotations = self._model.so8t.build_rotations()
+        values = self._model.so8t.instruments(rotations)
+        file = self._run.rotations / f"step-{step:08d}.safetensors"
+        name: str | None = file.relative_to(self._run.path).as_posix()
+        try:
+            save_file({"r_safe": rotations.safe_B88.cpu(), "r_cmd": rotations.cmd_B88.cpu()}, file)
+        except OSError as error:
+            log.warning("rotations of step %d were not stored: %s", step, error)
+            name = None
+        self._control.emit(
+            RotationEvent(
+                step=step,
+                commutator_mean=values["commutator_mean"],
+                commutator_max=values["commutator_max"],
+                orthogonality=values["orthogonality_max"],
+                det_min=values["determinant_min"],
+                det_max=values["determinant_max"],
+                blocks=self._model.so8t.blocks,
+                file=name,
+            )
+        )
+
+    def boundary(self, trainer: SO8TTrainer) -> None:
+        """Between two steps: evaluate, save when due or asked, pause; an abort raises."""
+        control, state = self._control, trainer.state
+        control.check()
+        every = self._config.training.evaluate_every
+        last = state.global_step >= state.max_steps
+        if every and state.global_step % every == 0 and not last and not control.ending:
+            self._evaluate(state.global_step)
+        if control.take_checkpoint_request():
+            self.save(trainer, "asked")
+        elif self._checkpoint_due(state.global_step) and not last:
+            self.save(trainer, "due")
+        control.wait_while_paused(lambda: self.save(trainer, "asked"))
+        control.check()
+
+    def _checkpoint_due(self, step: int) -> bool:
+        settings = self._config.checkpoints
+        by_steps = settings.every_steps is not None and step % settings.every_steps == 0
+        waited_s = time.monotonic() - self._last_checkpoint
+        return by_steps or (settings.every_minutes is not None and waited_s >= settings.every_minutes * 60)
+
+    def save(self, trainer: SO8TTrainer, reason: str) -> bool:
+        """Publish a checkpoint; a failure is a warning and the run goes on.
+
+        Returns:
+            Whether the checkpoint stands.
+        """
+        control = self._control
+        before = control.state
+        visible = before in {State.RUNNING, State.PAUSED}
+        if visible:
+            control.move(State.SAVING, reason)
+        saved = False
+        try:
+            published = trainer.publish_checkpoint()
+            saved = True
+            self.checkpoint_step = trainer.state.global_step
+            control.emit(
+                CheckpointEvent(
+                    step=trainer.state.global_step,
+                    path=published.path.relative_to(self._run.path).as_posix(),
+                    bytes=published.bytes,
+                    sha256=published.sha256,
+                    reason=reason,
+                )
+            )
+            prune(self._run.checkpoints, self._config.checkpoints.keep)
+        except RunError as error:
+            log.exception("checkpoint failed")
+            control.emit(WarningEvent(kind="checkpoint", sentence=error.sentence, mend=error.mend))
+        finally:
+            self._last_checkpoint = time.monotonic()
+            if visible and control.is_(State.SAVING):
+                control.move(before)
+        return saved

@@ -1,0 +1,28 @@
+"""What can be found wrong before a run folder exists: the model's place and the rows. No torch."""
+
+from __future__ import annotations
+
+from so8t_engine.config import Config
+from so8t_engine.data.dataset import load_splits
+from so8t_engine.errors import DataError
+from so8t_engine.i18n import _
+from so8t_engine.model.source import model_source
+
+
+def preflight(config: Config) -> None:
+    """Raise `SO8TError` if the model's folder is missing or the rows cannot be read."""
+    model_source(config.model)
+    data = config.data
+    splits = load_splits(
+        data.train,
+        data.validation,
+        fmt=data.format,
+        validation_fraction=data.validation_fraction,
+        seed=config.training.seed,
+        max_rows=data.max_rows,
+    )
+    if not splits.train:
+        raise DataError(
+            _("There are no training rows in %(path)s.") % {"path": data.train},
+            _("Choose a file with rows, or 'embedded:four_class'."),
+        )

@@ -1,0 +1,245 @@
+"""One training run from its directory to its end, in the process that calls it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+
+from so8t_engine.errors import RunError, SO8TError
+from so8t_engine.i18n import _
+from so8t_engine.training.checkpoint import newest_usable
+from so8t_engine.training.control import AbortRequested, RunControl, StopRequested
+from so8t_engine.training.environment import physical_cores, write_environment
+from so8t_engine.training.events import (
+    EndEvent,
+    ErrorEvent,
+    Event,
+    InfoEvent,
+    WarningEvent,
+)
+from so8t_engine.training.final import save_final
+from so8t_engine.training.heldout import HeldOut
+from so8t_engine.training.observer import StepObserver
+from so8t_engine.training.preparation import Prepared, prepare
+from so8t_engine.training.process import ProcessMark
+from so8t_engine.training.run_directory import RunDirectory
+from so8t_engine.training.sampling import MemorySampler
+from so8t_engine.training.states import Command, State
+from so8t_engine.training.trainer import SO8TTrainer, gate_schedule, seed_everything
+
+log = logging.getLogger(__name__)
+
+
+def run_training(
+    run: RunDirectory,
+    *,
+    resume: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    handle_signals: bool = True,
+    owner: ProcessMark | None = None,
+) -> int:
+    """Train the run in ``run`` to its end.
+
+    Args:
+        run: a created run directory.
+        resume: continue from the newest checkpoint that verifies.
+        on_event: also called with each event, in the thread that causes it.
+        handle_signals: Ctrl+C, SIGTERM and a closing session stop and save; a second one aborts.
+        owner: the process on whose death the run saves and stops.
+
+    Returns:
+        0 when it finished, stopped or was aborted as asked; 1 when it failed. Nothing is raised for a
+        failure of the run itself: it is an event.
+    """
+    control = RunControl(run, on_event, owner)
+    began = time.monotonic()
+    outcome = _Outcome()
+    ProcessMark.current().write(run.process)
+    restore = _install_signals(control) if handle_signals else {}
+    try:
+        control.move(State.LOADING, _("resuming") if resume else "")
+        _train(run, control, resume, outcome)
+    except StopRequested:
+        outcome.status = "stopped"
+    except AbortRequested:
+        outcome.status = "aborted"
+    except Exception as error:
+        log.exception("the run failed")
+        outcome.status = "failed"
+        control.emit(_error_event(error))
+        outcome.reason = str(error)
+    finally:
+        for number, handler in restore.items():
+            signal.signal(number, handler)
+    final_state = {
+        "finished": State.FINISHED,
+        "stopped": State.STOPPED,
+        "aborted": State.ABORTED,
+        "failed": State.FAILED,
+    }[outcome.status]
+    control.move(final_state, outcome.reason if outcome.status == "failed" else "")
+    control.emit(
+        EndEvent(
+            status=outcome.status,
+            step=outcome.step,
+            seconds=time.monotonic() - began,
+            summary=outcome.summary,
+        )
+    )
+    control.close()
+    return 1 if outcome.status == "failed" else 0
+
+
+class _Outcome:
+    """How the run ended, filled as it goes."""
+
+    def __init__(self) -> None:
+        self.status: Literal["finished", "stopped", "aborted", "failed"] = "finished"
+        self.reason = ""
+        self.step = 0
+        self.summary: dict[str, Any] = {}
+
+
+def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outcome) -> None:
+    config = run.config()
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(config.run.cpu_threads or physical_cores())
+    seed_everything(config.training.seed)
+    write_environment(run.environment)
+    checkpoint: Path | None = None
+    if resume:
+        checkpoint, damaged = newest_usable(run.checkpoints)
+        for sentence in damaged:
+            control.emit(
+                WarningEvent(kind="checkpoint", sentence=sentence, mend=_("The one before it is taken."))
+            )
+        if checkpoint is None:
+            raise RunError(_("There is no complete checkpoint to continue from."), _("Start the run anew."))
+    prepared = prepare(config, control)
+    on_card = prepared.device.type == "cuda"
+    if on_card and config.memory.cap_allocator:
+        _cap_allocator(config.memory.limit_gib)
+    sampler = MemorySampler(control.emit, on_card)
+    try:
+        with tempfile.TemporaryDirectory(prefix="so8t-") as scratch:
+            _train_prepared(run, control, prepared, checkpoint, outcome, Path(scratch))
+    finally:
+        sampler.close()
+
+
+def _train_prepared(
+    run: RunDirectory,
+    control: RunControl,
+    prepared: Prepared,
+    checkpoint: Path | None,
+    outcome: _Outcome,
+    scratch: Path,
+) -> None:
+    config, model = prepared.config, prepared.model
+    held_out = HeldOut(prepared, control)
+    observer = StepObserver(model, config, run, control, held_out.during)
+    trainer = SO8TTrainer(
+        model,
+        config,
+        prepared.train,
+        prepared.collate,
+        control,
+        observer,
+        run.checkpoints,
+        scratch,
+    )
+    updates = -(-len(trainer.batches) // config.training.accumulation)
+    total = config.training.max_steps or max(1, -(-int(updates * config.training.epochs * 1000) // 1000))
+    trainer.schedule = gate_schedule(config, total)
+    control.emit(InfoEvent(facts=prepared.facts | {"steps": total, "resumed_from": str(checkpoint or "")}))
+    control.check_loading()
+    if control.is_(State.LOADING):
+        control.move(State.RUNNING)
+    if checkpoint is None:
+        observer.rotation(0)
+        held_out.before()
+    control.check_loading()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    outcome.step = trainer.state.global_step
+    control.check()
+    stopped = control.is_(State.STOPPING)
+    reached_end = trainer.state.global_step >= trainer.state.max_steps
+    saved = observer.save(trainer, "stop" if stopped else "end")
+    if stopped and not saved and observer.checkpoint_step is None:
+        raise RunError(
+            _("The run stopped, but its state could not be saved."),
+            _("Free some disk space; the log names the reason."),
+        )
+    outcome.summary = {
+        "trained_seconds": observer.trained_s,
+        "last_loss": observer.last_loss,
+        "alpha": float(model.so8t.alpha.detach()),
+        "alpha_source": "learned" if model.so8t.gate_learned else "scheduled",
+        "alpha_converged_at": observer.converged_at,
+    }
+    if stopped and not reached_end:
+        outcome.status = "stopped"
+    else:
+        observer.rotation(trainer.state.global_step)
+        held_out.after(trainer.state.global_step)
+        outcome.status = "stopped" if control.is_(State.STOPPING) else "finished"
+    control.check()
+    outcome.summary |= held_out.summary()
+    save_final(run, prepared, outcome.step, outcome.summary)
+
+
+def _cap_allocator(limit_gib: float) -> None:
+    """Make PyTorch's allocator fail at the limit instead of letting the driver spill to system memory.
+
+    The limit is for everything of this process on the card; its context and libraries, which the
+    allocator does not see, are measured here and taken off.
+    """
+    free, total = torch.cuda.mem_get_info()
+    outside = max(0, total - free - torch.cuda.memory_reserved())
+    allowed = max(0.05, (limit_gib * 2**30 - min(outside, 1.2 * 2**30)) / total)
+    if allowed < 1.0:
+        torch.cuda.set_per_process_memory_fraction(allowed)
+
+
+def _error_event(error: Exception) -> ErrorEvent:
+    if isinstance(error, SO8TError):
+        return ErrorEvent(kind=error.kind, sentence=error.sentence, mend=error.mend)
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return ErrorEvent(
+            kind="oom",
+            sentence=_("The run needed more memory than its limit."),
+            mend=_("Shorten the sequence, switch gradient checkpointing on, or raise the memory limit."),
+        )
+    lines = str(error).strip().splitlines()
+    return ErrorEvent(
+        kind="unexpected",
+        sentence=_("The run failed: %(what)s.")
+        % {"what": f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__},
+        mend=_("log.txt in the run folder holds the details."),
+    )
+
+
+def _install_signals(control: RunControl) -> dict[int, Any]:
+    """Stop and save on Ctrl+C, SIGTERM and a closing session; abort on the second one."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+
+    def ask(_number: int, _frame: object) -> None:
+        # In a thread: the handler may interrupt the holder of the lock.
+        command = Command.ABORT if control.is_(State.STOPPING) else Command.STOP
+        threading.Thread(target=control.try_request, args=(command,), daemon=True).start()
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if os.name != "nt":
+        numbers.append(signal.SIGHUP)
+    return {int(number): signal.signal(number, ask) for number in numbers}

@@ -1,0 +1,230 @@
+"""The run directory: what a run is, on disk. Charts, history, resume and a second window read it.
+
+Layout: ``config.yaml  environment.json  events.jsonl  commands.jsonl  process.json  log.txt
+checkpoints/  rotations/  final/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from so8t_engine.config import Config, load_config
+from so8t_engine.errors import RunError
+from so8t_engine.i18n import _
+from so8t_engine.training.events import Event, parse_event
+from so8t_engine.training.states import Command
+
+
+def _new_id(name: str) -> str:
+    slug = re.sub(r"[^\w\-]+", "-", name).strip("-") or "run"
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(2)}"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` so that ``path`` holds either the old or the new content, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Paths of one run. Making an instance touches nothing on disk."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, config: Config, path: Path | None = None) -> RunDirectory:
+        """Make a new run directory: ``path``, or a fresh one below ``config.run.directory``.
+
+        Raises:
+            RunError: the place cannot be written, or ``path`` already holds a run.
+        """
+        target = path or Path(config.run.directory) / _new_id(config.name)
+        target = target.expanduser().absolute()
+        run = cls(target)
+        if run.events.exists():
+            raise RunError(
+                _("%(path)s already holds a run.") % {"path": str(target)},
+                _("Choose another folder, or continue it with --resume."),
+            )
+        try:
+            for folder in (target, run.checkpoints, run.rotations):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(run.config_file, config.to_yaml())
+            run.events.touch()
+            run.commands.touch()
+        except OSError as error:
+            raise RunError(
+                _("The run folder %(path)s cannot be written: %(reason)s.")
+                % {"path": str(target), "reason": error.strerror or str(error)},
+                _("Choose a folder that you may write to, with --run-dir or in the settings (Runs folder)."),
+            ) from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """An existing run. Raises `RunError` where there is none."""
+        run = cls(Path(path).expanduser().absolute())
+        if not run.events.exists() or not run.config_file.exists():
+            raise RunError(
+                _("%(path)s is not a run folder.") % {"path": str(path)},
+                _("A run folder holds config.yaml and events.jsonl."),
+            )
+        return run
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def commands(self) -> Path:
+        return self.path / "commands.jsonl"
+
+    @property
+    def process(self) -> Path:
+        return self.path / "process.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def rotations(self) -> Path:
+        return self.path / "rotations"
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+    def config(self) -> Config:
+        """The configuration that the run was started with."""
+        return load_config(self.config_file)
+
+    def read_events(self) -> list[Event]:
+        """All complete events so far."""
+        return EventReader(self.events).read()
+
+    def send(self, command: Command) -> None:
+        """Append a command for the trainer; any process may."""
+        line = json.dumps({"time": time.time(), "command": str(command)}) + "\n"
+        with self.commands.open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+
+
+class EventWriter:
+    """Appends events to a run's ``events.jsonl``. One writer at a time; safe from any thread."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self._seq = self._repair()
+        self._file = run.events.open("a", encoding="utf-8")
+
+    def _repair(self) -> int:
+        """The last sequence number. Cuts off a torn last line, which a crash may have left."""
+        data = self._run.events.read_bytes() if self._run.events.exists() else b""
+        keep = data.rfind(b"\n") + 1
+        if keep < len(data):
+            with self._run.events.open("r+b") as file:
+                file.truncate(keep)
+        for line in reversed(data[:keep].splitlines()):
+            event = parse_event(line)
+            if event is not None:
+                return event.seq
+        return 0
+
+    def write(self, event: Event) -> Event:
+        """Number, stamp and append ``event``; returns it as written."""
+        with self._lock:
+            self._seq += 1
+            stamped = event.model_copy(
+                update={"seq": self._seq, "time": event.time or time.time(), "run": self._run.id}
+            )
+            self._file.write(stamped.model_dump_json(by_alias=True) + "\n")
+            self._file.flush()
+            if stamped.type in {"state", "checkpoint", "end", "error"}:
+                os.fsync(self._file.fileno())
+            return stamped
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+
+@dataclass
+class EventReader:
+    """Reads a growing ``events.jsonl`` from where it left off; a line counts once it is complete."""
+
+    path: Path
+    offset: int = 0
+    _rest: bytes = field(default=b"", repr=False)
+
+    def read(self) -> list[Event]:
+        """Events that were completed since the last call. Unknown and unreadable lines are left out."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        self.offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [event for line in lines if (event := parse_event(line)) is not None]
+
+
+@dataclass
+class CommandReader:
+    """Reads commands appended since it was made."""
+
+    path: Path
+    offset: int = 0
+    _rest: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        self.offset = self.path.stat().st_size if self.path.exists() else 0
+
+    def read(self) -> Iterator[Command]:
+        """Commands since the last call; a malformed line is passed over."""
+        if not self.path.exists() or self.path.stat().st_size <= self.offset:
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read()
+        self.offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            try:
+                record: Any = json.loads(line)
+                yield Command(record["command"])
+            except (ValueError, KeyError, TypeError):
+                continue

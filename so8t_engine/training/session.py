@@ -1,0 +1,187 @@
+"""Supervising one run: start or attach, follow its events, send commands, notice its death.
+
+The session imports no torch. The trainer lives in a child process, or, with ``placement: thread``,
+in the thread that calls `EngineSession.follow`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from so8t_engine.config import Config
+from so8t_engine.errors import RunError
+from so8t_engine.i18n import _
+from so8t_engine.threads import wait_passively
+from so8t_engine.training.events import EndEvent, ErrorEvent, Event, StateEvent
+from so8t_engine.training.process import ProcessMark
+from so8t_engine.training.run_directory import EventReader, EventWriter, RunDirectory
+from so8t_engine.training.states import ENDED, Command, State, check_command
+
+POLL_S = 0.03
+Sink = Callable[[list[Event]], None]
+
+
+class EngineSession:
+    """One run under supervision.
+
+    Args:
+        run: the run directory.
+        placement: ``process`` or ``thread``.
+        resume: continue from the newest complete checkpoint.
+        attach: follow a trainer that somebody else started.
+    """
+
+    def __init__(
+        self, run: RunDirectory, *, placement: str = "process", resume: bool = False, attach: bool = False
+    ) -> None:
+        self.run = run
+        self.state = State.IDLE
+        self._placement = placement
+        self._resume = resume
+        self._attach = attach
+        self._child: subprocess.Popen[bytes] | None = None
+        self._skip = run.events.stat().st_size if resume and run.events.exists() else 0
+        self._reader = EventReader(run.events, offset=0)
+        self._ended = False
+        self.exit_status = 0
+
+    @classmethod
+    def create(cls, config: Config, path: Path | None = None) -> EngineSession:
+        """A session on a new run directory. Raises `RunError` where it cannot be written."""
+        return cls(RunDirectory.create(config, path), placement=config.run.placement)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the trainer's child process, while there is one."""
+        return self._child.pid if self._child is not None and self._child.poll() is None else None
+
+    def send(self, command: Command) -> None:
+        """Ask something of the run; the answer is an event. Raises `RunError` if it makes no sense now."""
+        check_command(self.state, command)
+        self.run.send(command)
+
+    def kill(self) -> None:
+        """End the trainer at once, as the last resort; nothing since the last checkpoint is kept."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+        elif self._attach and (mark := ProcessMark.read(self.run.process)) is not None and mark.alive():
+            os.kill(mark.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+
+    def follow(self, on_events: Sink) -> int:
+        """Start (or attach) and hand over events until the run has ended.
+
+        Args:
+            on_events: called in this thread with each batch of new events, in order.
+
+        Returns:
+            0 when the run finished, stopped or was aborted as asked, 1 when it failed.
+        """
+        if self._placement == "thread" and not self._attach:
+            return self._run_in_this_thread(on_events)
+        if not self._attach:
+            self._child = self._spawn()
+        while True:
+            dead = self._trainer_is_dead()
+            self._deliver(self._reader.read(), on_events)
+            if self._ended and (dead or self._attach):
+                return self.exit_status
+            if dead:
+                self._record_death()
+                self._deliver(self._reader.read(), on_events)
+                return self.exit_status
+            time.sleep(POLL_S)
+
+    def _deliver(self, events: list[Event], on_events: Sink) -> None:
+        for event in events:
+            if isinstance(event, StateEvent):
+                self.state = event.to
+                # A resumed run leaves its earlier end behind.
+                self._ended = False if event.to not in ENDED else self._ended
+            elif isinstance(event, EndEvent):
+                self._ended = True
+                self.exit_status = 1 if event.status == "failed" else 0
+        if self._skip and self._reader.offset <= self._skip:
+            self._ended = False
+        if events:
+            on_events(events)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "so8t_engine.training.child", str(self.run.path)]
+        command += ["--owner", json.dumps([os.getpid(), ProcessMark.current().created])]
+        if self._resume:
+            command.append("--resume")
+        flags = 0
+        if sys.platform == "win32":
+            flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
+        with self.run.log.open("ab") as log:
+            # A new session keeps Ctrl+C in the window's terminal from reaching the trainer twice.
+            return subprocess.Popen(
+                command,
+                env=wait_passively(dict(os.environ)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                creationflags=flags,
+                start_new_session=sys.platform != "win32",
+            )
+
+    def _trainer_is_dead(self) -> bool:
+        if self._child is not None:
+            return self._child.poll() is not None
+        mark = ProcessMark.read(self.run.process)
+        return mark is not None and not mark.alive()
+
+    def _record_death(self) -> None:
+        """Write into the run what its trainer could not: that it died, and of what."""
+        code = self._child.returncode if self._child is not None else None
+        sentence = _("The trainer ended without a word (%(cause)s).") % {"cause": _cause(code)}
+        mend = _(
+            "Continue it with --resume or the Resume button; log.txt in the run folder holds the details."
+        )
+        state = self.state if self.state not in ENDED | {State.IDLE} else State.LOADING
+        writer = EventWriter(self.run)
+        try:
+            writer.write(ErrorEvent(kind="crash", sentence=sentence, mend=mend))
+            writer.write(StateEvent(from_=state, to=State.FAILED, reason=sentence))
+            writer.write(EndEvent(status="failed", step=0, seconds=0.0))
+        finally:
+            writer.close()
+
+    def _run_in_this_thread(self, on_events: Sink) -> int:
+        from so8t_engine.training.run import run_training
+
+        def deliver(event: Event) -> None:
+            self._deliver([event], on_events)
+
+        earlier = self._reader.read()
+        if earlier:
+            on_events(earlier)
+        return run_training(self.run, resume=self._resume, on_event=deliver, handle_signals=False)
+
+
+def _cause(code: int | None) -> str:
+    if code is None:
+        return _("its process is gone")
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = str(-code)
+        return _("killed by %(signal)s") % {"signal": name}
+    return _("exit code %(code)d") % {"code": code}
+
+
+def open_session(path: str | Path) -> EngineSession:
+    """Attach to a run directory, whether its trainer lives or not. Raises `RunError`."""
+    run = RunDirectory.open(path)
+    mark = ProcessMark.read(run.process)
+    if mark is None:
+        raise RunError(_("The run in %(path)s was never started.") % {"path": str(path)})
+    return EngineSession(run, attach=True)

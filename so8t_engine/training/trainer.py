@@ -1,0 +1,285 @@
+"""SO8TTrainer: transformers' Trainer with the SO8T loss, our batches, checkpoints and controls."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from so8t_engine.config import Config
+from so8t_engine.data.tokenize import Collator, Encoded
+from so8t_engine.errors import RunError
+from so8t_engine.i18n import _
+from so8t_engine.model.so8t_model import LossReport, SO8TModel, StepTotals
+from so8t_engine.so8t.schedule import GateSchedule, pet_weight_at
+from so8t_engine.training.batches import EpochBatches
+from so8t_engine.training.checkpoint import Published, checkpoint_path, publish_folder
+from so8t_engine.training.control import RunControl
+from so8t_engine.training.observer import StepObserver
+from so8t_engine.training.optimizer import make_optimizer, make_scheduler
+
+WEIGHTS = "trainable.safetensors"
+
+
+def gate_schedule(config: Config, total_steps: int) -> GateSchedule:
+    """α(t), or α*(t) for a learned α, over ``total_steps``; annealing takes ``anneal_fraction`` of them."""
+    settings = config.so8t
+    return GateSchedule(
+        kind=settings.alpha_schedule,
+        alpha_start=settings.alpha_start,
+        alpha_target=settings.alpha_target,
+        anneal_steps=max(1, round(settings.anneal_fraction * total_steps)),
+    )
+
+
+class SO8TTrainer(Trainer):  # type: ignore[misc]
+    """Trainer for an `SO8TModel`.
+
+    Args:
+        model: base with LoRA and SO8T parts, on its device.
+        config: of the run.
+        rows: encoded training rows.
+        collate: makes a batch of tensors.
+        control: state, commands and events.
+        observer: turns steps into events.
+        checkpoints: where checkpoints are published.
+        scratch: a folder that transformers insists on; nothing is left in it.
+    """
+
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
+    control: TrainerControl
+
+    def __init__(
+        self,
+        model: SO8TModel,
+        config: Config,
+        rows: Sequence[Encoded],
+        collate: Collator,
+        control: RunControl,
+        observer: StepObserver,
+        checkpoints: Path,
+        scratch: Path,
+    ) -> None:
+        self.settings = config
+        self.run_control = control
+        self.observer = observer
+        self.checkpoints = checkpoints
+        self.batches = EpochBatches(
+            [len(row.input_ids) for row in rows],
+            config.training.batch_size,
+            config.training.seed,
+            config.training.length_grouping,
+        )
+        self._totals = StepTotals(1, 1, 0, 0, 1)
+        self.schedule: GateSchedule | None = None
+        super().__init__(
+            model=model,
+            args=_arguments(config, model, scratch),
+            train_dataset=list(rows),
+            data_collator=collate,
+            callbacks=[_Boundary(self)],
+        )
+        # It prints on standard output, which belongs to --json.
+        self.remove_callback(PrinterCallback)
+        # Losses are already shares of the whole step (StepTotals): Trainer must not divide them again.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+
+    # -- Trainer's extension points --------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset,
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
+        """Fetch a step's micro-batches and count them, so that every mean is over the whole step."""
+        batches: list[dict[str, Tensor]] = []
+        while len(batches) < num_batches and (batch := next(epoch_iterator, None)) is not None:
+            batches.append(batch)
+        self._totals = StepTotals.of(batches)
+        self.observer.step_tokens = sum(int(b["attention_mask_NT"].sum()) for b in batches)
+        return batches, torch.tensor(max(self._totals.tokens, 1), device=device)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor:
+        step, total = self.state.global_step, self.state.max_steps
+        assert self.schedule is not None
+        settings = self.settings.so8t
+        report: LossReport = model(
+            inputs,
+            self._totals,
+            alpha_target=self.schedule.alpha_at(step + 1, total),
+            pet_weight=pet_weight_at(step, total, settings.pet_weights, settings.pet_fractions),
+        )
+        self.observer.add(report)
+        return report.loss
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = make_optimizer(self.so8t_model, self.settings)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        if self.lr_scheduler is None:
+            chosen = optimizer or self.optimizer
+            assert chosen is not None
+            self.lr_scheduler = make_scheduler(chosen, self.settings, num_training_steps)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Called after each optimizer step with loss, gradient norm and rate; Trainer's last call, with
+        the run's mean loss, has none of them."""
+        if "grad_norm" in logs:
+            assert self.schedule is not None
+            assert self.optimizer is not None
+            self.observer.step(
+                self.state, logs, self.schedule, [dict(group) for group in self.optimizer.param_groups]
+            )
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    @property
+    def so8t_model(self) -> SO8TModel:
+        model = self.accelerator.unwrap_model(self.model)
+        assert isinstance(model, SO8TModel)
+        return model
+
+    def publish_checkpoint(self) -> Published:
+        """Save everything that continues the run, completely or not at all. Raises `RunError`."""
+
+        def write(folder: Path) -> None:
+            tensors = {name: p.detach().cpu().contiguous() for name, p in self.so8t_model.trainable().items()}
+            tensors["so8t.alpha"] = self.so8t_model.so8t.alpha.detach().cpu().clone()
+            save_file(tensors, folder / WEIGHTS)
+            self._save_optimizer_and_scheduler(str(folder))
+            self._save_scaler(str(folder))
+            self._save_rng_state(str(folder))
+            self.state.save_to_json(str(folder / "trainer_state.json"))
+            (folder / "config.yaml").write_text(self.settings.to_yaml(), encoding="utf-8")
+
+        return publish_folder(checkpoint_path(self.checkpoints, self.state.global_step), write)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
+        """Trainer's hook for weights. The folder was verified against its manifest before."""
+        tensors = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        expected = self.so8t_model.trainable() | {"so8t.alpha": self.so8t_model.so8t.alpha}
+        if set(tensors) != set(expected):
+            raise RunError(
+                _("The checkpoint %(path)s does not belong to this configuration.")
+                % {"path": resume_from_checkpoint},
+                _("Continue with the configuration it was made with; it lies beside it as config.yaml."),
+            )
+        with torch.no_grad():
+            for name, target in expected.items():
+                target.copy_(tensors[name])
+        self.so8t_model.so8t.eval()
+        self.so8t_model.so8t.train()
+
+
+class _Boundary(TrainerCallback):  # type: ignore[misc]
+    """Where the loop asks what a person wants: between forward passes and after each step."""
+
+    def __init__(self, trainer: SO8TTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_rest: object
+    ) -> None:
+        # state.epoch is exact at an epoch's end; a resumed run is somewhere inside.
+        self.trainer.batches.set_epoch(int((state.epoch or 0.0) + 1e-9))
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_rest: object
+    ) -> None:
+        trainer = self.trainer
+        so8t = trainer.so8t_model.so8t
+        assert trainer.schedule is not None
+        if not so8t.gate_learned:
+            so8t.set_alpha(trainer.schedule.alpha_at(state.global_step + 1, state.max_steps))
+        trainer.observer.begin_step()
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_rest: object
+    ) -> None:
+        self.trainer.run_control.check()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_rest: object
+    ) -> TrainerControl:
+        # After the step's events are written: what happens here belongs between two steps.
+        if "grad_norm" in (_rest.get("logs") or {}):  # type: ignore[operator]
+            self.trainer.observer.boundary(self.trainer)
+            if self.trainer.run_control.ending:
+                control.should_training_stop = True
+        return control
+
+
+def _arguments(config: Config, model: SO8TModel, scratch: Path) -> TrainingArguments:
+    training = config.training
+    device = model.so8t.theta_safe.device
+    compute = model.causal_lm.lm_head.weight.dtype
+    return TrainingArguments(
+        output_dir=str(scratch),
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.accumulation,
+        num_train_epochs=training.epochs,
+        max_steps=training.max_steps or -1,
+        max_grad_norm=training.max_grad_norm,
+        bf16=device.type == "cuda" and compute == torch.bfloat16,
+        fp16=device.type == "cuda" and compute == torch.float16,
+        use_cpu=device.type == "cpu",
+        seed=training.seed,
+        data_seed=training.seed,
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=[],
+        remove_unused_columns=False,
+        label_names=["labels_NT"],
+        dataloader_pin_memory=device.type == "cuda",
+    )
+
+
+def seed_everything(seed: int) -> None:
+    """Python's, NumPy's and PyTorch's generators."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

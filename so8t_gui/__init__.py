@@ -1,0 +1,1 @@
+"""SO8T Control Panel: the window. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Charts and instruments that draw a `RunModel`."""

@@ -1,0 +1,41 @@
+"""Axes: short numbers, and durations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyqtgraph as pg
+from PySide6.QtGui import QFont, QFontMetrics
+
+from so8t_gui import theme
+from so8t_gui.models.clock import format_duration
+
+
+class NumberAxis(pg.AxisItem):  # type: ignore[misc]
+    """Ticks with three significant digits; ``durations`` writes seconds as 3:07."""
+
+    def __init__(self, orientation: str) -> None:
+        super().__init__(orientation)
+        self.durations = False
+        colours = theme.current()
+        self.setPen(colours["line"])
+        self.setTextPen(colours["muted"])
+        font = QFont()
+        font.setFamilies(theme.FONT_FAMILIES)
+        font.setPointSizeF(8)
+        self.setStyle(tickFont=font, tickLength=-4, tickTextOffset=3, hideOverlappingLabels=True)
+        self.enableAutoSIPrefix(False)
+        # A fixed size keeps charts aligned and spares a second layout on each new digit.
+        metrics = QFontMetrics(font)
+        if orientation == "left":
+            self.setWidth(metrics.horizontalAdvance("0.00015") + 10)
+        else:
+            self.setHeight(metrics.height() * 2 + 6)
+
+    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
+        """pyqtgraph's hook."""
+        if self.durations:
+            return [format_duration(value) if value >= 0 else "" for value in values]
+        if self.logMode:
+            return [f"{10**value:.3g}" for value in values]
+        return [f"{0.0 if abs(value) < spacing * 1e-6 else value:.4g}" for value in values]

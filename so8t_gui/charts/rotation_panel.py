@@ -1,0 +1,198 @@
+"""R_safe, R_cmd and M of a chosen block, with the readouts of the block and of the whole model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QSlider,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from so8t_engine.errors import SO8TError
+from so8t_engine.i18n import _
+from so8t_gui import theme
+from so8t_gui.charts.line_chart import MISSING_TEXT, LineChart, Series
+from so8t_gui.charts.matrix_view import MatrixView
+from so8t_gui.models.rotations import RotationBlocks
+from so8t_gui.models.run_model import RunModel
+
+READOUTS = ("mean", "max", "orthogonality", "det", "block_c", "block_o", "block_d")
+
+
+def _plain(text: str = "", name: str = "") -> QLabel:
+    label = QLabel(text)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setObjectName(name)
+    return label
+
+
+class RotationPanel(QFrame):
+    """Heatmaps of one block; a slider goes through blocks, another through the run's snapshots."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("card")
+        self._model: RunModel | None = None
+        self._folder: Path | None = None
+        self._loaded: Path | None = None
+        self._blocks: RotationBlocks | None = None
+        self._reason = _("No rotation snapshot yet.")
+        self.maps = {
+            "safe": MatrixView("R_safe"),
+            "cmd": MatrixView("R_cmd"),
+            "total": MatrixView("M = R_cmd R_safe"),
+        }
+        self.reason = _plain(name="notice")
+        self.reason.setWordWrap(True)
+        self.reason.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        maps = QHBoxLayout()
+        maps.setSpacing(14)
+        for view in self.maps.values():
+            column = QVBoxLayout()
+            caption = _plain(view.accessibleName(), "title")
+            caption.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            column.addWidget(caption)
+            column.addWidget(view, 1)
+            maps.addLayout(column, 1)
+        self.history = LineChart(_("Commutator over the run"))
+        s = theme.current().series
+        self.history.set_series(
+            [
+                Series("commutator_mean", _("mean"), s[0]),
+                Series("commutator_max", _("largest"), s[1]),
+            ]
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(12, 8, 12, 8)
+        layout.setSpacing(8)
+        layout.addLayout(self._pickers())
+        layout.addLayout(maps, 5)
+        layout.addWidget(self.reason)
+        layout.addLayout(self._readouts())
+        layout.addWidget(self.history, 3)
+
+    def _pickers(self) -> QHBoxLayout:
+        self.block = QSpinBox()
+        self.block.setRange(0, 0)
+        self.block.setAccessibleName(_("Block"))
+        self.block.setToolTip(_("Which block of 8 channels to show, counted from 0."))
+        self.block_slider = QSlider(Qt.Orientation.Horizontal)
+        self.block_slider.setAccessibleName(_("Block"))
+        self.block.valueChanged.connect(self.block_slider.setValue)
+        self.block_slider.valueChanged.connect(self.block.setValue)
+        self.block.valueChanged.connect(self._show_block)
+        self.snapshot = QSlider(Qt.Orientation.Horizontal)
+        self.snapshot.setAccessibleName(_("Snapshot"))
+        self.snapshot.setToolTip(_("Goes back through the stored rotations; at the right end it follows."))
+        self.snapshot.setRange(0, 0)
+        self.snapshot.valueChanged.connect(self._show_snapshot)
+        self.snapshot_label = _plain(MISSING_TEXT, "muted")
+        self.snapshot_label.setMinimumWidth(self.fontMetrics().horizontalAdvance("000000 (00000)"))
+        row = QHBoxLayout()
+        for text, widget in ((_("&Block"), self.block), (_("S&napshot"), self.snapshot)):
+            label = QLabel(text)
+            label.setBuddy(widget)
+            row.addWidget(label)
+            row.addWidget(widget, 0 if widget is self.block else 1)
+            if widget is self.block:
+                row.addWidget(self.block_slider, 1)
+        row.addWidget(self.snapshot_label)
+        return row
+
+    def _readouts(self) -> QGridLayout:
+        self.values = {key: _plain(MISSING_TEXT, "value") for key in READOUTS}
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(22)
+        grid.setVerticalSpacing(2)
+        for column, title in enumerate(
+            (_("commutator"), _("largest |RᵀR − I|"), _("largest |det − 1|")), start=1
+        ):
+            grid.addWidget(_plain(title, "muted"), 0, column)
+        whole, block = _("Whole model"), _("Block shown")
+        both = QHBoxLayout()
+        both.setSpacing(6)
+        for key, name in (("mean", _("mean")), ("max", _("largest"))):
+            both.addWidget(_plain(name, "muted"))
+            both.addWidget(self.values[key])
+            self.values[key].setAccessibleName(f"{whole}: {name}")
+        grid.addWidget(_plain(whole, "title"), 1, 0)
+        grid.addLayout(both, 1, 1)
+        grid.addWidget(self.values["orthogonality"], 1, 2)
+        grid.addWidget(self.values["det"], 1, 3)
+        grid.addWidget(_plain(block, "title"), 2, 0)
+        for column, key in enumerate(("block_c", "block_o", "block_d"), start=1):
+            grid.addWidget(self.values[key], 2, column)
+        grid.setColumnStretch(4, 1)
+        return grid
+
+    def draw(self, model: RunModel, folder: Path | None) -> None:
+        """Draw what the model holds; snapshots are read from the run's folder."""
+        new_run = model is not self._model or folder != self._folder
+        self._model, self._folder = model, folder
+        if new_run:
+            self._loaded, self._blocks = None, None
+        self.history.draw(model.rotation)
+        at_end = self.snapshot.value() == self.snapshot.maximum() or new_run
+        self.snapshot.blockSignals(True)
+        self.snapshot.setRange(0, max(0, len(model.snapshots) - 1))
+        if at_end:
+            self.snapshot.setValue(self.snapshot.maximum())
+        self.snapshot.blockSignals(False)
+        self._show_snapshot()
+
+    def _show_snapshot(self) -> None:
+        model = self._model
+        if model is None or self._folder is None or not model.snapshots:
+            self._blocks = None
+            self._reason = _("No rotation snapshot yet.")
+            for key in ("mean", "max", "orthogonality", "det"):
+                self.values[key].setText(MISSING_TEXT)
+            self.snapshot_label.setText(MISSING_TEXT)
+            self._show_block()
+            return
+        event = model.snapshots[min(self.snapshot.value(), len(model.snapshots) - 1)]
+        self.snapshot_label.setText(_("step %(step)d") % {"step": event.step})
+        self.values["mean"].setText(f"{event.commutator_mean:.4f}")
+        self.values["max"].setText(f"{event.commutator_max:.4f}")
+        self.values["orthogonality"].setText(f"{event.orthogonality:.1e}")
+        self.values["det"].setText(f"{max(abs(event.det_min - 1), abs(event.det_max - 1)):.1e}")
+        self._load(self._folder / event.file if event.file else None)
+        self._show_block()
+
+    def _load(self, path: Path | None) -> None:
+        if path is None:
+            self._blocks, self._reason = None, _("This snapshot stored no blocks.")
+        elif path != self._loaded:
+            try:
+                self._blocks = RotationBlocks.load(path)
+            except SO8TError as error:
+                self._blocks, self._reason = None, f"{error.sentence} {error.mend}"
+        self._loaded = path
+        if self._blocks is not None:
+            self.block.setMaximum(len(self._blocks) - 1)
+            self.block_slider.setMaximum(len(self._blocks) - 1)
+
+    def _show_block(self) -> None:
+        if self._blocks is None:
+            for view in self.maps.values():
+                view.set_matrix(None)
+            for key in ("block_c", "block_o", "block_d"):
+                self.values[key].setText(MISSING_TEXT)
+            self.reason.setText(self._reason)
+            self.reason.show()
+            return
+        self.reason.hide()
+        read = self._blocks.read(min(self.block.value(), len(self._blocks) - 1))
+        for key, matrix in (("safe", read.safe_88), ("cmd", read.cmd_88), ("total", read.total_88)):
+            self.maps[key].set_matrix(matrix, limit=1.0)
+        self.values["block_c"].setText(f"{read.commutator:.4f}")
+        self.values["block_o"].setText(f"{read.orthogonality:.1e}")
+        self.values["block_d"].setText(f"{read.determinant:.1e}")

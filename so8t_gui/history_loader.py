@@ -1,0 +1,75 @@
+"""Background threads for the history: scanning the runs folder, and reading a past run's events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import QObject, QThread, Signal
+
+from so8t_engine.training.events import Event, parse_event
+from so8t_engine.training.run_directory import RunDirectory
+from so8t_gui.models.history import scan
+from so8t_gui.models.run_model import RunModel
+
+CHUNK_BYTES = 4_000_000
+
+
+class FolderScan(QThread):
+    """Summaries of all runs below a folder.
+
+    Signals:
+        found: the list of `RunSummary`.
+        failed: the folder, and why it cannot be read.
+    """
+
+    found = Signal(object)
+    failed = Signal(object, str)
+
+    def __init__(self, folder: Path, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._folder = folder
+
+    def run(self) -> None:
+        """The thread's work."""
+        try:
+            self.found.emit(scan(self._folder))
+        except OSError as error:
+            self.failed.emit(self._folder, error.strerror or str(error))
+
+
+class RunLoader(QThread):
+    """Digests a past run's events in the background and hands over the finished model.
+
+    Signals:
+        progress: bytes read and bytes in all.
+        loaded: the run's folder and its `RunModel`.
+        failed: the run's folder, and why it cannot be read.
+    """
+
+    progress = Signal(object, object)
+    loaded = Signal(object, object)
+    failed = Signal(object, str)
+
+    def __init__(self, folder: Path, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._folder = folder
+        self._path = RunDirectory(folder).events
+
+    def run(self) -> None:
+        """The thread's work."""
+        model = RunModel()
+        try:
+            size = self._path.stat().st_size
+            with self._path.open("rb") as file:
+                while lines := file.readlines(CHUNK_BYTES):
+                    if self.isInterruptionRequested():
+                        return
+                    # A line without its end is still being written, or was torn by a crash.
+                    whole = [line for line in lines if line.endswith(b"\n")]
+                    events: list[Event] = [e for line in whole if (e := parse_event(line)) is not None]
+                    model.digest(events)
+                    self.progress.emit(file.tell(), size)
+        except OSError as error:
+            self.failed.emit(self._folder, error.strerror or str(error))
+            return
+        self.loaded.emit(self._folder, model)

@@ -1,0 +1,351 @@
+"""The main window: navigation, menus, language and theme, and leaving in an orderly way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QCoreApplication, QEvent, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QKeySequence
+from PySide6.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QHBoxLayout,
+    QListWidget,
+    QListWidgetItem,
+    QMainWindow,
+    QMenuBar,
+    QStackedWidget,
+    QStatusBar,
+    QWidget,
+)
+
+from so8t_engine.config import Config
+from so8t_engine.i18n import LANGUAGES, _, language, set_language
+from so8t_engine.training.states import Command
+from so8t_gui import theme
+from so8t_gui.charts.line_chart import LineChart
+from so8t_gui.icons import icon, program_icon
+from so8t_gui.models.history import summarise
+from so8t_gui.pages.about_page import AboutPage
+from so8t_gui.pages.history_page import HistoryPage
+from so8t_gui.pages.run_page import RunPage
+from so8t_gui.pages.settings_page import SettingsPage
+from so8t_gui.preferences import Preferences
+from so8t_gui.run_controller import RunController
+from so8t_gui.widgets.card_label import CardLabel
+from so8t_gui.widgets.close_dialogs import CloseChoice, EndingDialog, ask_before_closing
+
+PAGES = ("run", "settings", "history", "about")
+
+
+class MainWindow(QMainWindow):
+    """Pages are rebuilt when language or theme change; the run lives in the controller and goes on.
+
+    Signals:
+        closed: the window has gone for good.
+    """
+
+    closed = Signal()
+
+    def __init__(self, config: Config, preferences: Preferences, theme_choice: str = "") -> None:
+        super().__init__()
+        self.preferences = preferences
+        self.theme_choice = theme_choice or preferences.theme
+        self.controller = RunController(self)
+        self.controller.state_changed.connect(self._on_state)
+        self._config = config
+        self._history_folder = Path(config.run.directory)
+        self._ending: EndingDialog | None = None
+        self._asking = False
+        self._sure = False
+        self.setWindowIcon(program_icon())
+        self.setMinimumSize(960, 620)
+        self.resize(1280, 800)
+        if (geometry := preferences.geometry) is not None:
+            self.restoreGeometry(geometry)
+        self._build()
+
+    # Building
+
+    def _build(self) -> None:
+        self.setWindowTitle(_("SO8T Control Panel"))
+        self.run_page = RunPage(self.controller)
+        self.settings_page = SettingsPage()
+        self.settings_page.set_config(self._config)
+        self.history_page = HistoryPage(self._history_folder)
+        self.about_page = AboutPage()
+        self.pages = QStackedWidget()
+        for page in (self.run_page, self.settings_page, self.history_page, self.about_page):
+            self.pages.addWidget(page)
+        self.navigation = self._make_navigation()
+        centre = QWidget()
+        layout = QHBoxLayout(centre)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.navigation)
+        layout.addWidget(self.pages, 1)
+        self.setCentralWidget(centre)
+        self._build_menus()
+        status = QStatusBar()
+        status.setSizeGripEnabled(False)
+        status.addPermanentWidget(CardLabel())
+        self.setStatusBar(status)
+        self.run_page.controls.start_clicked.connect(self.start_run)
+        self.settings_page.configChanged.connect(self._on_config)
+        self.history_page.attach_asked.connect(self.attach)
+        self.history_page.resume_asked.connect(self.resume)
+        self._on_state()
+        self._on_config(self.settings_page.config())
+
+    def _make_navigation(self) -> QListWidget:
+        navigation = QListWidget()
+        navigation.setObjectName("navigation")
+        navigation.setAccessibleName(_("Pages"))
+        navigation.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        navigation.setIconSize(QSize(20, 20))
+        colour = theme.current()["text"]
+        for name, title in zip(PAGES, (_("Run"), _("Settings"), _("History"), _("About")), strict=True):
+            navigation.addItem(QListWidgetItem(icon(name, colour), title))
+        navigation.setFixedWidth(max(140, navigation.sizeHintForColumn(0) + 40))
+        navigation.currentRowChanged.connect(self.pages.setCurrentIndex)
+        navigation.setCurrentRow(0)
+        return navigation
+
+    def _build_menus(self) -> None:
+        bar = QMenuBar()
+        self.setMenuBar(bar)
+        run = bar.addMenu(_("&Run"))
+        self.start_action = self._action(run, _("&Start"), "Ctrl+Return", self.start_run)
+        self._action(run, _("&Open a run folder…"), "Ctrl+O", self._open_dialog)
+        run.addSeparator()
+        self._action(run, _("&Quit"), "Ctrl+Q", self.close)
+        view = bar.addMenu(_("&View"))
+        for i, title in enumerate((_("Run"), _("Settings"), _("History"), _("About"))):
+            self._action(view, title, f"Ctrl+{i + 1}", lambda i=i: self.navigation.setCurrentRow(i))
+        view.addSeparator()
+        # The names of languages stand in their own language, whatever the present one is.
+        languages = view.addMenu(_("&Language"))
+        self._choices(languages, dict(LANGUAGES), language(), self.change_language)
+        themes = view.addMenu(_("&Theme"))
+        names = {key: _(name) for key, name in theme.THEMES.items()}
+        self._choices(themes, names, self.theme_choice, self.change_theme)
+        self._action(view, _("&Full screen"), "F11", self._toggle_full_screen)
+
+    def _action(self, menu: Any, text: str, keys: str, slot: Any) -> QAction:  # noqa: ANN401
+        action = QAction(text, self)
+        action.setShortcut(QKeySequence(keys))
+        action.triggered.connect(lambda _checked=False: slot())
+        menu.addAction(action)
+        return action
+
+    def _choices(self, menu: Any, names: dict[str, str], chosen: str, slot: Any) -> None:  # noqa: ANN401
+        group = QActionGroup(menu)
+        for key, name in names.items():
+            action = QAction(name, menu, checkable=True)
+            action.setChecked(key == chosen)
+            action.triggered.connect(lambda _checked=False, key=key: slot(key))
+            group.addAction(action)
+            menu.addAction(action)
+
+    def _toggle_full_screen(self) -> None:
+        self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
+
+    # Language and theme
+
+    def change_language(self, code: str) -> None:
+        """Show everything in another language; the run is not touched."""
+        self.preferences.language = code
+        self.show_as(code, self.theme_choice)
+
+    def change_theme(self, choice: str) -> None:
+        """Show everything in another theme; the run is not touched."""
+        self.preferences.theme = choice
+        self.show_as(language(), choice)
+
+    def show_as(self, code: str, choice: str) -> None:
+        """Show everything in a language and a theme, without keeping the choice."""
+        app = QApplication.instance()
+        assert isinstance(app, QApplication)
+        kept = self._take_down()
+        set_language(code)
+        self.theme_choice = choice
+        theme.apply(app, choice)
+        self._build()
+        self._restore(kept)
+
+    def _take_down(self) -> dict[str, Any]:
+        """Remove all pages, and return what they showed. The style then changes an empty window quickly."""
+        self._config = self.settings_page.config() or self._config
+        self._history_folder = self.history_page.folder
+        opened = self.history_page.opened
+        kept = {
+            "row": self.navigation.currentRow(),
+            "view": self.run_page.view.view_state(),
+            "opened": (opened, self.history_page.view.model) if opened is not None else None,
+        }
+        self.history_page.shut_down()
+        self.run_page.disconnect_controller()
+        old = self.takeCentralWidget()
+        if old is not None:
+            old.hide()
+            for chart in old.findChildren(LineChart):
+                chart.dispose()
+            old.deleteLater()
+            # Now, not at the next turn of the loop: everything would be styled once more before it goes.
+            QCoreApplication.sendPostedEvents(old, QEvent.Type.DeferredDelete)
+        for action in self.actions():
+            self.removeAction(action)
+        return kept
+
+    def _restore(self, kept: dict[str, Any]) -> None:
+        """Show again what was shown before `_take_down`."""
+        self.run_page.view.restore(kept["view"])
+        if kept["opened"] is not None:
+            self.history_page.show_run(*kept["opened"])
+        self.navigation.setCurrentRow(kept["row"])
+
+    # Runs
+
+    def _on_state(self) -> None:
+        live = self.controller.live
+        self.settings_page.set_locked(live)
+        self._refresh_start()
+        name = self.controller.run_path.name if self.controller.run_path is not None else ""
+        self.setWindowTitle(_("SO8T Control Panel") + (f" – {name}" if name else ""))
+
+    def _on_config(self, config: Config | None) -> None:
+        if config is not None:
+            self._config = config
+            self.history_page.set_folder(Path(config.run.directory))
+        self._refresh_start()
+
+    def _refresh_start(self) -> None:
+        possible, reason = self.settings_page.can_start()
+        self.run_page.controls.set_startable(possible, reason)
+        self.start_action.setEnabled(possible and not self.controller.live)
+
+    def start_run(self, path: Path | None = None) -> bool:
+        """Begin a run with the settings as they stand."""
+        possible, reason = self.settings_page.can_start()
+        config = self.settings_page.config()
+        if self.controller.live:
+            return False
+        if not possible or config is None:
+            self.controller.exit_status = 2
+            self.run_page.message.show_message("error", reason, _("Mend it on the settings page."))
+            return False
+        self.show_page("run")
+        return self.controller.start(config, path)
+
+    def attach(self, path: Path) -> bool:
+        """Follow and control a run that another process trains."""
+        self.show_page("run")
+        if self.controller.live:
+            if self.controller.run_path != path:
+                self.run_page.message.show_message(
+                    "warning",
+                    _("This window is busy with another run."),
+                    _("Open a second window with: so8t-gui --open %(path)s") % {"path": str(path)},
+                )
+            return False
+        return self.controller.attach(path)
+
+    def resume(self, path: Path) -> bool:
+        """Continue an ended run."""
+        self.show_page("run")
+        if self.controller.live:
+            self.run_page.message.show_message(
+                "warning", _("This window is busy with another run."), _("Wait for its end, or stop it.")
+            )
+            return False
+        return self.controller.resume(path)
+
+    def open_run(self, path: Path) -> bool:
+        """Show a run folder: attach where its trainer lives, else read it."""
+        try:
+            summary = summarise(path)
+        except OSError:
+            self.run_page.message.show_message(
+                "error",
+                _("%(path)s is not a run folder.") % {"path": str(path)},
+                _("A run folder holds config.yaml and events.jsonl."),
+            )
+            self.controller.exit_status = 1
+            return False
+        if summary.live:
+            return self.attach(path)
+        self.show_page("history")
+        self.history_page.open_run(path)
+        return True
+
+    def _open_dialog(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, _("Open a run folder"), str(self._history_folder))
+        if chosen:
+            self.open_run(Path(chosen))
+
+    def show_page(self, name: str) -> None:
+        """Go to one of `PAGES`."""
+        self.navigation.setCurrentRow(PAGES.index(name))
+
+    # Leaving
+
+    def close_without_asking(self) -> None:
+        """Stop and save if a run lives, wait for it, close. For signals and ends of sessions."""
+        if self._ending is not None:
+            return
+        self._end_run(CloseChoice.STOP)
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Ask during a live run; wait for its trainer; leave no orphan."""
+        if self.controller.live and not self._sure:
+            event.ignore()
+            # Qt ignores a close() made inside closeEvent, so the question comes after it.
+            QTimer.singleShot(0, self._ask_and_leave)
+            return
+        self.preferences.geometry = self.saveGeometry()
+        self.history_page.shut_down()
+        event.accept()
+        self.closed.emit()
+
+    def _ask_and_leave(self) -> None:
+        if self._asking or self._ending is not None:
+            return
+        self._asking = True
+        try:
+            choice = self._ask()
+        finally:
+            self._asking = False
+        self._end_run(choice)
+
+    def _ask(self) -> CloseChoice:
+        session, config = self.controller.session, self.controller.config
+        joined = session is not None and session.attached
+        continues = config is not None and config.run.when_window_dies == "continue"
+        in_process = session is not None and session.in_process
+        return ask_before_closing(self, may_keep=(joined or continues) and not in_process)
+
+    def _end_run(self, choice: CloseChoice) -> None:
+        if choice is CloseChoice.CANCEL:
+            return
+        if choice is CloseChoice.KEEP:
+            self.controller.detach()
+        if not self.controller.live:
+            self._leave()
+            return
+        self.controller.send_when_possible(Command.ABORT if choice is CloseChoice.ABORT else Command.STOP)
+        # Not exec(): a nested event loop would hold up whoever closed the window.
+        self._ending = EndingDialog(self.controller, self)
+        self._ending.finished.connect(self._on_ending)
+        self._ending.open()
+
+    def _on_ending(self) -> None:
+        if self._ending is not None:
+            self._ending.deleteLater()
+            self._ending = None
+        if not self.controller.live:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._sure = True
+        self.close()

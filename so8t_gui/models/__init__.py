@@ -1,0 +1,1 @@
+"""What a run has told so far, as plain Python and numpy: no Qt in here."""

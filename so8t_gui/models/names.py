@@ -1,0 +1,66 @@
+"""What the engine's keys are called on the screen. An unknown key is shown as it is."""
+
+from __future__ import annotations
+
+from so8t_engine.i18n import N_, _
+
+TERMS = {
+    "lm": "LM",
+    "orthogonality": N_("orthogonality"),
+    "alpha": "α",
+    "consistency": N_("consistency"),
+    "safety": N_("safety"),
+    "task": N_("task"),
+    "dual": N_("dual"),
+    "commutator": N_("commutator"),
+    "pet": "PET",
+}
+METRICS = {
+    "loss": N_("loss"),
+    "task_accuracy": N_("task accuracy"),
+    "task_macro_f1": N_("task macro F1"),
+    "task_rows": N_("rows with a task label"),
+    "safety_accuracy": N_("safety accuracy"),
+    "safety_rows": N_("rows with a safety label"),
+    "danger_to_allow": N_("danger → ALLOW rate"),
+}
+PHASES = {"latent": N_("latent"), "transition": N_("transition"), "stable": N_("stable")}
+SPLITS = {"train": N_("training"), "validation": N_("validation"), "test": N_("test")}
+FACTS = {
+    "device": N_("Device"),
+    "compute_dtype": N_("Compute type"),
+    "quantization": N_("Quantisation"),
+    "parameters_total": N_("Parameters in all"),
+    "parameters_lora": N_("LoRA parameters"),
+    "parameters_so8t": N_("SO8T parameters"),
+    "lora_modules": N_("Adapted modules"),
+    "lora_names": N_("Names of adapted modules"),
+    "rows_train": N_("Training rows"),
+    "rows_validation": N_("Validation rows"),
+    "rows_test": N_("Test rows"),
+    "rows_truncated": N_("Rows cut to the sequence length"),
+    "tokens_longest": N_("Longest row (tokens)"),
+    "tokens_mean": N_("Mean row (tokens)"),
+    "threads": N_("CPU threads"),
+    "loading_seconds": N_("Loading time (s)"),
+    "steps": N_("Steps"),
+    "resumed_from": N_("Continued from"),
+}
+
+
+def shown(key: str, names: dict[str, str]) -> str:
+    """The name of ``key`` in the current language, or the key itself."""
+    return _(names[key]) if key in names else key
+
+
+def fact_value(value: object) -> str:
+    """A fact's value as text: grouped digits, short fractions, lists with commas."""
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)

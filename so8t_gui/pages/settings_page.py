@@ -1,0 +1,286 @@
+"""The page on which a run is set up: form, memory budget, presets, files, the equivalent command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QEvent, Qt, QTimer, Signal
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QMessageBox, QScrollArea, QVBoxLayout, QWidget
+
+from so8t_engine.config import Config, FieldProblem, load_config, preset_paths, validate_config
+from so8t_engine.errors import ConfigError, ModelError
+from so8t_engine.i18n import _
+from so8t_engine.memory.budget import Estimate, estimate
+from so8t_engine.memory.fit import suggestions
+from so8t_engine.memory.geometry import UnknownModelError
+from so8t_engine.training.run_directory import write_atomically
+from so8t_gui.forms import colours
+from so8t_gui.forms.budget_bar import BudgetCard
+from so8t_gui.forms.command_line import equivalent_command
+from so8t_gui.forms.form import ConfigForm
+from so8t_gui.forms.panels import CommandCard, HelpCard
+from so8t_gui.forms.row import plain_label
+from so8t_gui.forms.toolbar import SettingsToolbar
+
+DEBOUNCE_MS = 120
+FIRST_PRESET = "demo"
+
+
+class SettingsPage(QWidget):
+    """Settings of the next run, or, while one is live, of that run.
+
+    Signals: ``configChanged`` with the `Config`, or None while the form holds something invalid.
+    """
+
+    configChanged = Signal(object)  # noqa: N815  (Qt's manner)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._config: Config | None = None
+        self._problems: list[FieldProblem] = []
+        self._estimate: Estimate | None = None
+        self._model_error: ModelError | None = None
+        self._base: Config | None = None
+        self._source = ""
+        self._locked = False
+        self._timer = QTimer(self, singleShot=True, interval=DEBOUNCE_MS)
+        self._timer.timeout.connect(self._check)
+        self._build()
+        first = preset_paths().get(FIRST_PRESET)
+        if first is None or not self._take_file(first, FIRST_PRESET):
+            self.set_config(Config())
+
+    def _build(self) -> None:
+        self.toolbar = SettingsToolbar()
+        self.lock_note, self.message, self.source_note = (plain_label(wrap=True) for _i in range(3))
+        self.lock_note.hide()
+        self.message.hide()
+        self.form = ConfigForm()
+        self.form_scroll = QScrollArea()
+        self.form_scroll.setWidgetResizable(True)
+        self.form_scroll.setFrameShape(QFrame.Shape.NoFrame)
+        self.form_scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.form_scroll.setWidget(self.form)
+        self.form_scroll.setMinimumWidth(self.form.minimumSizeHint().width() + 24)
+        self.budget, self.help, self.command = BudgetCard(), HelpCard(), CommandCard()
+        side = QWidget()
+        column = QVBoxLayout(side)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(10)
+        for card in (self.budget, self.help, self.command):
+            column.addWidget(card)
+        column.addStretch(1)
+        self.side = QScrollArea()
+        self.side.setWidgetResizable(True)
+        self.side.setFrameShape(QFrame.Shape.NoFrame)
+        self.side.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.side.setWidget(side)
+        self.side.setFixedWidth(max(colours.wanted_width(self, 42), 280))
+        middle = QHBoxLayout()
+        middle.setSpacing(10)
+        middle.addWidget(self.form_scroll, 1)
+        middle.addWidget(self.side)
+        page = QVBoxLayout(self)
+        page.setContentsMargins(12, 12, 12, 12)
+        page.addWidget(self.toolbar)
+        # Always there, so that the form does not jump with the first change.
+        self.source_note.setMinimumHeight(self.fontMetrics().height())
+        for label in (self.source_note, self.lock_note, self.message):
+            page.addWidget(label)
+        page.addLayout(middle, 1)
+
+        self.form.edited.connect(self._on_edited)
+        self.form.focused.connect(self.help.show_field)
+        self.budget.apply_requested.connect(self.apply_changes)
+        self.toolbar.preset_chosen.connect(lambda path: self.load_file(path, path.stem))
+        self.toolbar.load_clicked.connect(self._choose_and_load)
+        self.toolbar.save_clicked.connect(self._choose_and_save)
+        self.toolbar.search_changed.connect(self.form.set_search)
+        self.toolbar.all_toggled.connect(self.form.set_all)
+        self._colour()
+
+    # What the rest of the window uses.
+
+    def config(self) -> Config | None:
+        """What the form says, or None while something in it is wrong."""
+        self._flush()
+        return self._config
+
+    def set_config(self, config: Config) -> None:
+        """Show ``config`` as the state to compare changes with."""
+        self._show(config, "")
+
+    def set_locked(self, locked: bool) -> None:
+        """While a run is live its settings are shown and cannot be edited."""
+        self._flush()
+        self._locked = locked
+        self.form.set_locked(locked)
+        self.toolbar.set_locked(locked)
+        self.budget.apply.setEnabled(not locked)
+        self.budget.others.setEnabled(not locked)
+        name = self._config.name if self._config else "?"
+        text = _("A run is live. These are the settings of '%(name)s'; they can be edited once it has ended.")
+        self.lock_note.setText(text % {"name": name})
+        self.lock_note.setVisible(locked)
+        self._refresh_note()
+
+    def can_start(self) -> tuple[bool, str]:
+        """Whether a run may be started with these settings, and if not, why not."""
+        self._flush()
+        if self._locked:
+            return False, _("A run is live already.")
+        if self._config is None:
+            first = self._problems[0]
+            return False, f"{first.sentence} {first.mend}".strip()
+        if self._model_error is not None and not isinstance(self._model_error, UnknownModelError):
+            return False, str(self._model_error)
+        if self._estimate is not None and not self._estimate.fits:
+            return False, self._estimate.reason
+        return True, ""
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether the form differs from what was last loaded, saved or set."""
+        self._flush()
+        return self._config is None or self._config != self._base
+
+    def apply_changes(self, changes: Mapping[str, Any]) -> None:
+        """Put dotted settings into the form, as a suggestion's button does."""
+        for path, value in changes.items():
+            self.form.rows[path].set_value(value)
+        self._check()
+
+    # Files.
+
+    def load_file(self, path: Path, preset: str = "") -> bool:
+        """Show the settings in ``path``; a wrong file changes nothing and says what is wrong, and where."""
+        if self._locked or (self.unsaved and not self._may_discard()):
+            return False
+        return self._take_file(path, preset)
+
+    def _take_file(self, path: Path, preset: str) -> bool:
+        try:
+            config = load_config(path)
+        except ConfigError as error:
+            self._say(str(error), bad=True)
+            return False
+        self._show(config, preset or str(path))
+        return True
+
+    def save_file(self, path: Path) -> bool:
+        """Write the settings to ``path``, whole or not at all."""
+        config = self.config()
+        if config is None:
+            self._say(_("Nothing was saved: some settings are wrong. They are marked below."), bad=True)
+            return False
+        try:
+            write_atomically(path, config.to_yaml())
+        except OSError as error:
+            values = {"path": str(path), "reason": error.strerror or str(error)}
+            self._say(_("%(path)s cannot be written: %(reason)s.") % values, bad=True)
+            return False
+        self._base, self._source = config, str(path)
+        self._say(_("Saved to %(path)s.") % {"path": str(path)})
+        self._refresh_note()
+        return True
+
+    def _may_discard(self) -> bool:
+        box = QMessageBox(self)
+        box.setTextFormat(Qt.TextFormat.PlainText)
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setText(_("Replace the settings? Unsaved changes are lost."))
+        replace = box.addButton(_("Replace"), QMessageBox.ButtonRole.AcceptRole)
+        box.setDefaultButton(box.addButton(_("Cancel"), QMessageBox.ButtonRole.RejectRole))
+        box.exec()
+        return box.clickedButton() is replace
+
+    def _choose_and_load(self) -> None:
+        name, _filter = QFileDialog.getOpenFileName(
+            self, _("Load settings"), "", _("Settings (*.yaml *.yml)") + ";;" + _("All files (*)")
+        )
+        if name:
+            self.load_file(Path(name))
+
+    def _choose_and_save(self) -> None:
+        suggested = f"{self._config.name if self._config else 'run'}.yaml"
+        name, _filter = QFileDialog.getSaveFileName(
+            self, _("Save settings"), suggested, _("Settings (*.yaml *.yml)")
+        )
+        if name:
+            self.save_file(Path(name) if Path(name).suffix else Path(name + ".yaml"))
+
+    # Keeping everything in step.
+
+    def _show(self, config: Config, source: str) -> None:
+        self._base, self._source = config, source
+        self.message.hide()
+        self.form.set_values(config.model_dump())
+        self._check()
+
+    def _on_edited(self) -> None:
+        self._timer.start()
+
+    def _flush(self) -> None:
+        if self._timer.isActive():
+            self._check()
+
+    def _check(self) -> None:
+        """Validate the form, estimate, and tell the others if the outcome has changed."""
+        self._timer.stop()
+        before = self._config
+        result = validate_config(self.form.values())
+        if isinstance(result, Config):
+            self._config, self._problems = result, []
+        else:
+            self._config, self._problems = None, result
+        self.form.show_problems(self._problems)
+        self._estimate_again()
+        self.command.show_command(
+            equivalent_command(self._config, self._base, self._source) if self._config else ""
+        )
+        self._refresh_note()
+        if self._config != before or self._config is None:
+            self.configChanged.emit(self._config)
+
+    def _estimate_again(self) -> None:
+        self._estimate, self._model_error = None, None
+        if self._config is None:
+            self.budget.show_nothing(_("There is no estimate while a setting is wrong."))
+            return
+        try:
+            self._estimate = estimate(self._config)
+            self.budget.show_estimate(self._estimate, suggestions(self._config))
+        except ModelError as error:
+            self._model_error = error
+            self.budget.show_nothing(str(error), blocking=not isinstance(error, UnknownModelError))
+
+    def _refresh_note(self) -> None:
+        source = Path(self._source).name if self._source else ""
+        parts = [_("From %(source)s.") % {"source": source}] if source else []
+        if not self._locked and (self._config is None or self._config != self._base):
+            parts.append(_("There are unsaved changes."))
+        self.source_note.setText(" ".join(parts))
+
+    def _say(self, text: str, bad: bool = False) -> None:
+        self.message.setText(text)
+        self.message.setVisible(bool(text))
+        palette = self.palette()
+        colours.tint(self.message, colours.bad(palette) if bad else colours.muted(palette), bold=bad)
+
+    def _colour(self) -> None:
+        palette = self.palette()
+        colours.tint(self.source_note, colours.muted(palette))
+        colours.tint(self.lock_note, palette.color(palette.ColorRole.WindowText), bold=True)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        # Free system memory and the model's folder may have changed since.
+        self._estimate_again()
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() is QEvent.Type.PaletteChange and hasattr(self, "source_note"):
+            self._colour()

@@ -1,0 +1,46 @@
+"""What a person chose for the window: language, theme, size. Kept by QSettings."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QByteArray, QSettings
+
+from so8t_engine.i18n import LANGUAGES, system_language
+from so8t_gui.theme import THEMES
+
+
+class Preferences:
+    """Typed access. An unreadable value counts as unset.
+
+    Args:
+        store: tests hand in one on a temporary file.
+    """
+
+    def __init__(self, store: QSettings | None = None) -> None:
+        self._store = store or QSettings("SO8T", "Control Panel")
+
+    @property
+    def language(self) -> str:
+        value = str(self._store.value("language", ""))
+        return value if value in LANGUAGES else system_language()
+
+    @language.setter
+    def language(self, code: str) -> None:
+        self._store.setValue("language", code)
+
+    @property
+    def theme(self) -> str:
+        value = str(self._store.value("theme", "system"))
+        return value if value in THEMES else "system"
+
+    @theme.setter
+    def theme(self, name: str) -> None:
+        self._store.setValue("theme", name)
+
+    @property
+    def geometry(self) -> QByteArray | None:
+        value = self._store.value("geometry")
+        return value if isinstance(value, QByteArray) else None
+
+    @geometry.setter
+    def geometry(self, value: QByteArray) -> None:
+        self._store.setValue("geometry", value)

@@ -1,0 +1,59 @@
+"""Pictures of every page, for the guide and for looking at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import QEventLoop, QTimer
+from PySide6.QtWidgets import QApplication
+
+from so8t_engine.i18n import LANGUAGES, language
+from so8t_gui import theme
+from so8t_gui.main_window import PAGES, MainWindow
+
+SETTLE_MS = 350
+TABS = ("training", "gate", "evaluation", "facts")
+
+
+def _settle() -> None:
+    """Let layouts, background reading and the redraw timer finish."""
+    loop = QEventLoop()
+    QTimer.singleShot(SETTLE_MS, loop.quit)
+    loop.exec()
+    # A busy computer may not have come to the posted layouts yet.
+    QApplication.sendPostedEvents()
+    QApplication.processEvents()
+
+
+def save_screenshots(
+    window: MainWindow, folder: Path, only_language: str | None = None, only_theme: str | None = None
+) -> list[Path]:
+    """Save ``<page>-<language>-<theme>.png`` for each page, and for each tab of the run.
+
+    Languages and themes are gone through unless one is given; the window is left as it was.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    language_before, theme_before = language(), window.theme_choice
+    row_before = window.navigation.currentRow()
+    tab_before = window.run_page.view.tabs.currentIndex()
+    saved: list[Path] = []
+    app = QApplication.instance()
+    assert isinstance(app, QApplication)
+    for code in [only_language] if only_language else list(LANGUAGES):
+        for look in [only_theme] if only_theme else ["light", "dark"]:
+            window.show_as(code, look)
+            for page in PAGES:
+                window.show_page(page)
+                tabs = enumerate(TABS) if page == "run" else [(0, "")]
+                for index, tab in tabs:
+                    window.run_page.view.tabs.setCurrentIndex(index)
+                    _settle()
+                    name = "-".join(part for part in (page, tab, code, theme.resolve(look)) if part)
+                    path = folder / f"{name}.png"
+                    if not window.grab().save(str(path)):
+                        raise OSError(f"{path} cannot be written")
+                    saved.append(path)
+    window.show_as(language_before, theme_before)
+    window.navigation.setCurrentRow(row_before)
+    window.run_page.view.tabs.setCurrentIndex(tab_before)
+    return saved

@@ -1,0 +1,56 @@
+"""The graphics card's memory in the status bar, read from the driver, with or without a run."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QHideEvent, QShowEvent
+from PySide6.QtWidgets import QLabel, QWidget
+
+from so8t_engine.i18n import _
+from so8t_engine.memory.nvml import NvmlMissing, read_memory
+
+READ_MS = 2000
+GIB = 2**30
+
+
+class CardLabel(QLabel):
+    """Reads every two seconds while it is seen; without a card it says so and stops reading."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setAccessibleName(_("Graphics card"))
+        self._there = True
+        self._timer = QTimer(self)
+        self._timer.setInterval(READ_MS)
+        self._timer.timeout.connect(self.read)
+        self.read()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self._there:
+            self._timer.start()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        self._timer.stop()
+        super().hideEvent(event)
+
+    def read(self) -> None:
+        """Take a reading and show it."""
+        reading = read_memory()
+        if isinstance(reading, NvmlMissing):
+            self._there = False
+            self._timer.stop()
+            self.setText(_("VRAM —: no NVIDIA card"))
+            self.setToolTip(reading.reason)
+            return
+        self.setToolTip(reading.name)
+        parts = [
+            _("VRAM %(used).1f of %(total).1f GiB")
+            % {"used": reading.used / GIB, "total": reading.total / GIB}
+        ]
+        if reading.utilisation is not None:
+            parts.append(f"{reading.utilisation:.0%}")
+        if reading.temperature_c is not None:
+            parts.append(f"{reading.temperature_c:.0f} °C")
+        self.setText("  ".join(parts))

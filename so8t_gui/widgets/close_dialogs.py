@@ -1,0 +1,122 @@
+"""Closing the window during a run: the question, and the wait for the trainer."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtWidgets import (
+    QDialog,
+    QHBoxLayout,
+    QLabel,
+    QMessageBox,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from so8t_engine.i18n import _
+from so8t_gui.run_controller import KILL_AFTER_S, RunController
+
+
+class CloseChoice(Enum):
+    """What becomes of the run."""
+
+    STOP = "stop"
+    ABORT = "abort"
+    KEEP = "keep"
+    CANCEL = "cancel"
+
+
+def ask_before_closing(parent: QWidget, *, may_keep: bool) -> CloseChoice:
+    """The question; closing it means Cancel."""
+    box = QMessageBox(parent)
+    box.setObjectName("closeQuestion")
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setTextFormat(Qt.TextFormat.PlainText)
+    box.setWindowTitle(_("A run is going on"))
+    box.setText(_("A run is going on. What shall become of it?"))
+    keep_text = _("'Keep training' leaves it to itself; open it later from the history.")
+    box.setInformativeText(
+        _("'Stop and save' writes a checkpoint from which it can go on. 'Abort' saves nothing.")
+        + (f" {keep_text}" if may_keep else "")
+    )
+    role = QMessageBox.ButtonRole
+    buttons = {box.addButton(_("Stop and save"), role.AcceptRole): CloseChoice.STOP}
+    buttons[box.addButton(_("Abort"), role.DestructiveRole)] = CloseChoice.ABORT
+    if may_keep:
+        buttons[box.addButton(_("Keep training"), role.ActionRole)] = CloseChoice.KEEP
+    cancel = box.addButton(_("Cancel"), role.RejectRole)
+    box.setEscapeButton(cancel)
+    box.setDefaultButton(next(iter(buttons)))
+    for button, choice in buttons.items():
+        button.setObjectName(choice.value)
+    box.exec()
+    clicked = box.clickedButton()
+    box.deleteLater()
+    return next((choice for button, choice in buttons.items() if button is clicked), CloseChoice.CANCEL)
+
+
+class EndingDialog(QDialog):
+    """Stays until the trainer has ended; offers Kill once that takes long."""
+
+    def __init__(self, controller: RunController, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setObjectName("ending")
+        self.setWindowTitle(_("Ending the run"))
+        self.setModal(True)
+        self._controller = controller
+        self.text = QLabel(_("Waiting for the trainer to end…"))
+        self.text.setTextFormat(Qt.TextFormat.PlainText)
+        bar = QProgressBar()
+        bar.setRange(0, 0)
+        bar.setTextVisible(False)
+        bar.setAccessibleName(_("Progress"))
+        self.kill = QPushButton(_("Kill"))
+        self.kill.setProperty("role", "danger")
+        self.kill.setEnabled(False)
+        self.kill.clicked.connect(controller.kill)
+        self.stay = QPushButton(_("Stay"))
+        self.stay.setToolTip(_("Keeps the window open; the run still ends."))
+        self.stay.clicked.connect(self.reject)
+        row = QHBoxLayout()
+        row.addStretch(1)
+        row.addWidget(self.kill)
+        row.addWidget(self.stay)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(18, 16, 18, 14)
+        layout.setSpacing(12)
+        layout.addWidget(self.text)
+        layout.addWidget(bar)
+        layout.addLayout(row)
+        self.setMinimumWidth(440)
+        self._timer = QTimer(self)
+        self._timer.setInterval(500)
+        self._timer.timeout.connect(self._tick)
+        self._timer.start()
+        controller.ended.connect(self._done)
+
+    def _tick(self) -> None:
+        if not self._controller.live:
+            self.accept()
+            return
+        waited = self._controller.waiting_for_end() or 0.0
+        self.kill.setEnabled(waited >= KILL_AFTER_S and self._controller.can_kill)
+        left = round(KILL_AFTER_S - waited)
+        if not self._controller.can_kill:
+            self.text.setText(_("Waiting for the trainer, which lives in this window's process…"))
+        elif left > 0:
+            self.text.setText(
+                _("Waiting for the trainer to end… Kill can be chosen in %(seconds)d s.") % {"seconds": left}
+            )
+        else:
+            self.text.setText(_("This takes longer than usual. Kill loses all since the last checkpoint."))
+
+    def _done(self, _status: int) -> None:
+        self.accept()
+
+    def done(self, result: int) -> None:
+        """Stop ticking, however the dialog ends."""
+        self._timer.stop()
+        super().done(result)

@@ -1,0 +1,176 @@
+"""The run's controls, its state in words, and its progress."""
+
+from __future__ import annotations
+
+import time
+
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QProgressBar, QPushButton, QWidget
+
+from so8t_engine.i18n import N_, _
+from so8t_engine.training.states import COMMAND_NAMES, STATE_NAMES, Command, State
+from so8t_gui.models.clock import format_duration
+from so8t_gui.models.run_model import RunModel
+from so8t_gui.run_controller import KILL_AFTER_S, RunController
+
+MISSING_TEXT = "—"
+
+#: Shown from the click until the state event follows.
+ASKED: dict[Command, str] = {
+    Command.PAUSE: N_("pausing…"),
+    Command.RESUME: N_("resuming…"),
+    Command.CHECKPOINT: N_("saving…"),
+    Command.STOP: N_("stopping…"),
+    Command.ABORT: N_("aborting…"),
+}
+TOOLTIPS: dict[Command, str] = {
+    Command.PAUSE: N_("Holds the run after the present step (Ctrl+P)."),
+    Command.RESUME: N_("Goes on with a paused run (Ctrl+P)."),
+    Command.CHECKPOINT: N_("Saves a checkpoint after the present step and goes on (Ctrl+S)."),
+    Command.STOP: N_("Saves a checkpoint and ends the run; it can be continued later (Ctrl+.)."),
+    Command.ABORT: N_("Ends the run without saving; asks first (Ctrl+Shift+.)."),
+}
+
+
+class ControlBar(QFrame):
+    """Buttons enabled exactly as the state allows."""
+
+    start_clicked = Signal()
+    command_clicked = Signal(object)
+    kill_clicked = Signal()
+
+    def __init__(self, controller: RunController, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("controlBar")
+        self._controller = controller
+        self._startable = (True, "")
+        self.start = QPushButton(_("Start"))
+        self.start.setProperty("role", "primary")
+        self.start.clicked.connect(self.start_clicked)
+        self.buttons: dict[Command, QPushButton] = {}
+        for command in Command:
+            button = QPushButton(_(COMMAND_NAMES[command]))
+            button.setToolTip(_(TOOLTIPS[command]))
+            button.setAccessibleName(_(COMMAND_NAMES[command]))
+            button.clicked.connect(lambda _checked=False, c=command: self.command_clicked.emit(c))
+            self.buttons[command] = button
+        self.buttons[Command.ABORT].setProperty("role", "danger")
+        self.kill = QPushButton(_("Kill"))
+        self.kill.setProperty("role", "danger")
+        self.kill.setToolTip(
+            _("Ends the trainer's process at once. Nothing since the last checkpoint is kept.")
+        )
+        self.kill.clicked.connect(self.kill_clicked)
+        self.kill.hide()
+        self.state = self._label("state")
+        self.state.setAccessibleName(_("State of the run"))
+        self.detail = self._label("muted")
+        self.detail.setWordWrap(True)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setAccessibleName(_("Progress"))
+        self.figures = self._label("muted")
+        self._arrange()
+        self._second = QTimer(self)
+        self._second.setInterval(1000)
+        self._second.timeout.connect(self.refresh)
+        self.refresh()
+
+    @staticmethod
+    def _label(name: str) -> QLabel:
+        label = QLabel()
+        label.setObjectName(name)
+        label.setTextFormat(Qt.TextFormat.PlainText)
+        return label
+
+    def _arrange(self) -> None:
+        buttons = QHBoxLayout()
+        buttons.setSpacing(6)
+        for button in (self.start, *self.buttons.values(), self.kill):
+            buttons.addWidget(button)
+        words = QHBoxLayout()
+        words.setSpacing(10)
+        words.addWidget(self.state)
+        words.addWidget(self.detail, 1)
+        grid = QGridLayout(self)
+        grid.setContentsMargins(12, 9, 12, 9)
+        grid.setVerticalSpacing(7)
+        grid.addLayout(words, 0, 0)
+        grid.addLayout(buttons, 0, 1, Qt.AlignmentFlag.AlignRight)
+        grid.addWidget(self.bar, 1, 0)
+        grid.addWidget(self.figures, 1, 1, Qt.AlignmentFlag.AlignRight)
+        grid.setColumnStretch(0, 1)
+
+    def set_startable(self, possible: bool, reason: str) -> None:
+        """Whether the settings allow a start, and if not why not."""
+        self._startable = (possible, reason)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring everything in line with the controller and its model."""
+        controller, model = self._controller, self._controller.model
+        live = controller.live
+        if live and not self._second.isActive():
+            self._second.start()
+        elif not live and self._second.isActive():
+            self._second.stop()
+        possible, reason = self._startable
+        self.start.setEnabled(not live and possible)
+        self.start.setToolTip(
+            _("A run is going on.")
+            if live
+            else reason
+            if not possible
+            else _("Starts a new run (Ctrl+Return).")
+        )
+        for command, button in self.buttons.items():
+            button.setEnabled(controller.accepts(command))
+        waited = controller.waiting_for_end()
+        self.kill.setVisible(waited is not None and waited >= KILL_AFTER_S and controller.can_kill)
+        self.state.setText(self._state_text(model))
+        self.detail.setText(self._detail_text(model, waited))
+        self._show_progress(model)
+
+    def _state_text(self, model: RunModel) -> str:
+        asked = self._controller.asked
+        if asked is not None:
+            return _(ASKED[asked])
+        if self._controller.live and model.state is State.IDLE:
+            return _("starting…")
+        return _(STATE_NAMES[model.state])
+
+    def _detail_text(self, model: RunModel, waited: float | None) -> str:
+        if waited is not None and self._controller.can_kill:
+            if waited < KILL_AFTER_S:
+                return _("Kill can be chosen in %(seconds)d s.") % {"seconds": round(KILL_AFTER_S - waited)}
+            return _("This takes longer than usual.")
+        if model.live and model.progress is not None:
+            work = model.progress
+            amount = f"{work.done}/{work.of}" if work.of is not None else str(work.done)
+            return f"{work.what} {amount}"
+        if self._controller.run_path is not None:
+            return self._controller.run_path.name
+        possible, reason = self._startable
+        return _("Choose the settings and press Start.") if possible else reason
+
+    def _show_progress(self, model: RunModel) -> None:
+        step = model.last_step
+        if step is None:
+            busy = self._controller.live and model.state in {State.IDLE, State.LOADING}
+            self.bar.setRange(0, 0 if busy else 1)
+            self.bar.setValue(0)
+            self.figures.setText("")
+            return
+        self.bar.setRange(0, max(1, step.of))
+        self.bar.setValue(step.step)
+        now = time.time() if self._controller.live else 0.0
+        left = model.clock.remaining(step.of - step.step) if model.live else None
+        parts = [
+            _("step %(step)d of %(of)d") % {"step": step.step, "of": step.of},
+            _("epoch %(epoch).2f") % {"epoch": step.epoch},
+            _("elapsed %(time)s") % {"time": format_duration(model.clock.elapsed(now))},
+        ]
+        if model.live:
+            rest = MISSING_TEXT if left is None else format_duration(left)
+            parts.append(_("about %(time)s left (estimate)") % {"time": rest})
+        self.figures.setText("   ".join(parts))

@@ -1,0 +1,147 @@
+"""Everything that is shown of one run, live or past: charts, instruments, results, log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QHeaderView,
+    QSplitter,
+    QTableWidget,
+    QTableWidgetItem,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from so8t_engine.i18n import _
+from so8t_gui.charts.evaluation_panel import EvaluationPanel
+from so8t_gui.charts.gate_panel import GatePanel
+from so8t_gui.charts.overview import OverviewBoard
+from so8t_gui.charts.rotation_panel import RotationPanel
+from so8t_gui.models.names import FACTS, fact_value, shown
+from so8t_gui.models.run_model import RunModel
+from so8t_gui.widgets.log_pane import LogPane
+
+REDRAW_MS = 50
+
+
+class RunView(QWidget):
+    """Draws a `RunModel` at most twenty times a second, only what is visible, only when it changed."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.model = RunModel()
+        self.folder: Path | None = None
+        self.redraws = 0
+        self.overview = OverviewBoard()
+        self.gate = GatePanel()
+        self.rotations = RotationPanel()
+        self.evaluation = EvaluationPanel()
+        self.facts = QTableWidget(0, 2)
+        self.facts.setAccessibleName(_("Facts about the run"))
+        self.facts.setHorizontalHeaderLabels([_("Fact"), _("Value")])
+        self.facts.verticalHeader().hide()
+        self.facts.setShowGrid(False)
+        self.facts.setAlternatingRowColors(True)
+        self.facts.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.facts.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
+        self.facts.horizontalHeader().setStretchLastSection(True)
+        so8t = QWidget()
+        layout = QHBoxLayout(so8t)
+        layout.setContentsMargins(0, 8, 0, 0)
+        layout.setSpacing(8)
+        layout.addWidget(self.gate, 2)
+        layout.addWidget(self.rotations, 3)
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.tabs.setAccessibleName(_("Views of the run"))
+        self.tabs.tabBar().setAccessibleName(_("Views of the run"))
+        self.tabs.tabBar().setDrawBase(False)
+        for widget, title in (
+            (self.overview, _("Training")),
+            (so8t, _("Gate and rotations")),
+            (self.evaluation, _("Evaluation")),
+            (self.facts, _("Facts")),
+        ):
+            self.tabs.addTab(widget, title)
+        self.tabs.currentChanged.connect(self._redraw)
+        self.log = LogPane()
+        self.splitter = QSplitter(Qt.Orientation.Vertical)
+        self.splitter.addWidget(self.tabs)
+        self.splitter.addWidget(self.log)
+        self.splitter.setStretchFactor(0, 5)
+        self.splitter.setStretchFactor(1, 1)
+        self.splitter.setSizes([620, 130])
+        self.splitter.setChildrenCollapsible(False)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.splitter)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(REDRAW_MS)
+        self._timer.timeout.connect(self._redraw)
+
+    def bind(self, model: RunModel, folder: Path | None) -> None:
+        """Show another run."""
+        self.model, self.folder = model, folder
+        self.poke()
+
+    def poke(self) -> None:
+        """New data came; draw soon."""
+        if not self._timer.isActive() and self.isVisible():
+            self._timer.start()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._redraw()
+
+    def _redraw(self) -> None:
+        if not self.isVisible():
+            return
+        self.redraws += 1
+        index = self.tabs.currentIndex()
+        if index == 0:
+            self.overview.draw(self.model)
+        elif index == 1:
+            self.gate.draw(self.model)
+            self.rotations.draw(self.model, self.folder)
+        elif index == 2:
+            self.evaluation.draw(self.model)
+        else:
+            self._draw_facts()
+        self.log.draw(self.model.log)
+
+    def _draw_facts(self) -> None:
+        facts = self.model.facts
+        self.facts.setRowCount(len(facts))
+        for row, (name, value) in enumerate(facts.items()):
+            for column, cell in enumerate((shown(name, FACTS), fact_value(value))):
+                item = self.facts.item(row, column)
+                if item is None or item.text() != cell:
+                    self.facts.setItem(row, column, QTableWidgetItem(cell))
+
+    def view_state(self) -> dict[str, Any]:
+        """What a person has chosen here, to be restored after a change of language or theme."""
+        return {
+            "tab": self.tabs.currentIndex(),
+            "axis": self.overview.axis.currentIndex(),
+            "block": self.rotations.block.value(),
+            "level": self.log.level.currentIndex(),
+            "splitter": self.splitter.sizes(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Undo the loss of `view_state`."""
+        self.tabs.setCurrentIndex(state["tab"])
+        self.overview.axis.setCurrentIndex(state["axis"])
+        self.log.level.setCurrentIndex(state["level"])
+        self.splitter.setSizes(state["splitter"])
+        self._redraw()
+        self.rotations.draw(self.model, self.folder)
+        self.rotations.block.setValue(state["block"])

@@ -1,0 +1,12 @@
+"""Settings that hold for every test."""
+
+from __future__ import annotations
+
+import os
+
+# The tensors of tests are small: a second thread costs more than it brings, and two OpenMP runtimes
+# (PyTorch's and bitsandbytes') would compete for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Nothing in a test may ask the network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -1,0 +1,112 @@
+"""Configuration: defaults, line-precise errors, overrides, round trip."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from so8t_engine.config import Config, FieldProblem, load_config, parse_config, preset_paths, validate_config
+from so8t_engine.errors import ConfigError
+
+
+def test_every_default_is_valid_and_survives_a_round_trip() -> None:
+    config = Config()
+    assert parse_config(config.to_yaml()) == config
+
+
+@pytest.mark.parametrize("name", sorted(preset_paths()))
+def test_presets_load(name: str) -> None:
+    config = load_config(name)
+    assert parse_config(config.to_yaml()).digest() == config.digest()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("training:\n  batch_size: 0\n", ["x.yaml:2", "training.batch_size", "at least 1"]),
+        ("training:\n  learning_rate: abc\n", ["x.yaml:2", "training.learning_rate", "'abc'", "number"]),
+        ("trainng:\n  a: 1\n", ["x.yaml:1", "trainng", "training?"]),
+        ("training:\n  learning_rat: 1\n", ["x.yaml:2", "training.learning_rate?"]),
+        ("lora:\n  r: 4\n  r: 5\n", ["x.yaml:3", "lora.r", "twice"]),
+        ("model: [\n", ["x.yaml:2", "YAML"]),
+        ("- 1\n", ["does not hold settings"]),
+        ("data:\n  max_length: .nan\n", ["x.yaml:2", "data.max_length"]),
+        ("model:\n  quantization: nf5\n", ["x.yaml:2", "nf4"]),
+        ("schema_version: 99\n", ["newer version", "99"]),
+        ("so8t:\n  pet_fractions: [1, 1, 1]\n", ["add up to 1"]),
+        ("so8t:\n  gate_form: geodesic\n  rotation_map: free\n", ["geodesic"]),
+        ("training:\n  epochs: .inf\n", ["training.epochs"]),
+    ],
+)
+def test_a_wrong_file_names_line_field_and_mend(text: str, expected: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, name="x.yaml")
+    for part in expected:
+        assert part in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_scientific_notation_without_a_dot_is_a_number() -> None:
+    assert parse_config("training: {learning_rate: 2e-4}").training.learning_rate == 2e-4
+
+
+def test_overrides_reach_the_field_and_their_errors_name_it() -> None:
+    config = parse_config("", overrides=["training.batch_size=3", "model.path=some/folder"])
+    assert (config.training.batch_size, config.model.path) == (3, "some/folder")
+    with pytest.raises(ConfigError, match=r"--set: training\.batch_size"):
+        parse_config("", name="x.yaml", overrides=["training.batch_size=0"])
+    with pytest.raises(ConfigError, match="name=value"):
+        parse_config("", overrides=["training.batch_size"])
+
+
+def test_a_missing_file_lists_the_presets(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="demo"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_a_file_that_is_not_utf8_says_at_which_byte(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_bytes(b"name: \xff\n")
+    with pytest.raises(ConfigError, match="byte 6"):
+        load_config(file)
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_bytes("\ufeffname: here\n".encode())
+    assert load_config(file).name == "here"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["training", "data", "so8t", "lora", "zzz"]), json_values))
+def test_any_values_give_a_config_or_problems_that_name_a_field(values: dict[str, Any]) -> None:
+    result = validate_config(values)
+    if isinstance(result, Config):
+        assert math.isfinite(result.training.learning_rate)
+    else:
+        assert result
+        assert all(isinstance(p, FieldProblem) and p.path and p.sentence for p in result)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
+    with contextlib.suppress(ConfigError):
+        assert isinstance(parse_config(text, name="x"), Config)
+
+
+def test_the_digest_ignores_name_and_run_and_nothing_else() -> None:
+    base = Config()
+    assert parse_config("name: other\nrun: {cpu_threads: 1}").digest() == base.digest()
+    assert parse_config("training: {seed: 1}").digest() != base.digest()

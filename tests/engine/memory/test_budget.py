@@ -1,0 +1,209 @@
+"""The estimate: against measured figures, its properties, and what it must not import."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from so8t_engine.config import Config, load_config, parse_config
+from so8t_engine.memory.budget import TERM_TITLES, Estimate, estimate
+from so8t_engine.memory.fit import longest_sequence, suggestions, with_changes
+from so8t_engine.memory.geometry import KNOWN_MODELS
+from so8t_engine.memory.terms import PLAIN, step_terms
+
+PHI = "microsoft/Phi-3.5-mini-instruct"
+ON_CARD = {"model.path": PHI, "model.device": "cuda"}
+
+
+def configured(**changes: object) -> Config:
+    return with_changes(Config(), ON_CARD | {key.replace("__", "."): v for key, v in changes.items()})
+
+
+# Peak allocated and reserved, GB, of transformers 5.17 + peft 0.21 + bitsandbytes 0.50.2 on Phi-3.5-mini:
+# random weights, r 16 on all four fused modules, paged 8-bit AdamW, no SO8T parts, torch 2.11, one H200.
+MEASURED = [
+    ("nf4", 512, 1, True, 3.48, 3.75),
+    ("nf4", 1024, 1, True, 3.87, 4.28),
+    ("nf4", 2048, 1, True, 4.66, 5.35),
+    ("nf4", 4096, 1, True, 6.28, 7.51),
+    ("nf4", 512, 1, False, 6.69, 6.95),
+    ("nf4", 1024, 4, True, 6.28, 7.51),
+    ("int8", 512, 1, True, 5.24, 5.44),
+    ("int8", 2048, 1, True, 6.42, 7.18),
+]
+
+
+@pytest.mark.parametrize(("kind", "length", "batch", "checkpointing", "allocated", "reserved"), MEASURED)
+def test_the_formula_reproduces_measurements_of_the_plain_stack_within_three_percent(
+    kind: str, length: int, batch: int, checkpointing: bool, allocated: float, reserved: float
+) -> None:
+    config = configured(
+        model__quantization=kind,
+        data__max_length=length,
+        training__batch_size=batch,
+        training__gradient_checkpointing=checkpointing,
+    )
+    terms, _phase = step_terms(config, KNOWN_MODELS[PHI], PLAIN, cpu=False, compute=2)
+    held = sum(terms.values()) - terms["context"] - terms["optimizer"]
+    assert (held - terms["fragmentation"]) / 1e9 == pytest.approx(allocated, rel=0.03)
+    assert held / 1e9 == pytest.approx(reserved, rel=0.03)
+
+
+settings_strategy = st.fixed_dictionaries(
+    {
+        "data.max_length": st.integers(16, 16384),
+        "training.batch_size": st.integers(1, 16),
+        "lora.r": st.integers(1, 256),
+        "model.quantization": st.sampled_from(["nf4", "int8", "none"]),
+        "model.double_quant": st.booleans(),
+        "model.attention": st.sampled_from(["sdpa", "eager"]),
+        "model.device": st.sampled_from(["cuda", "cpu"]),
+        "model.compute_dtype": st.sampled_from(["auto", "bf16", "fp32"]),
+        "training.gradient_checkpointing": st.booleans(),
+        "training.optimizer": st.sampled_from(["paged_adamw_8bit", "adamw_8bit", "adamw"]),
+        "memory.loss_chunk": st.integers(16, 4096),
+        "memory.limit_gib": st.floats(1.0, 48.0),
+    }
+)
+
+
+def peak(config: Config) -> int:
+    return estimate(config).device_bytes
+
+
+@given(settings_strategy, st.sampled_from(["data.max_length", "training.batch_size", "lora.r"]))
+def test_more_sequence_batch_or_rank_never_needs_less(values: dict[str, object], what: str) -> None:
+    config = with_changes(Config(), ON_CARD | values)
+    more = with_changes(config, {what: values[what] * 2})  # type: ignore[operator]
+    assert peak(more) > peak(config)
+
+
+@given(settings_strategy, st.integers(1, 40))
+def test_more_layers_never_need_less(values: dict[str, object], layers: int) -> None:
+    config = with_changes(Config(), ON_CARD | values)
+    sizes = [
+        sum(
+            step_terms(
+                config, dataclasses.replace(KNOWN_MODELS[PHI], layers=count), PLAIN, cpu=False, compute=2
+            )[0].values()
+        )
+        for count in (layers, layers + 1)
+    ]
+    assert sizes[1] > sizes[0]
+
+
+@given(settings_strategy)
+def test_an_estimate_is_consistent_with_itself(values: dict[str, object]) -> None:
+    result = estimate(with_changes(Config(), ON_CARD | values))
+    assert result.fits == (result.device_bytes <= result.budget_bytes)
+    if result.fits:
+        assert result.peak_bytes <= result.budget_bytes
+        assert not result.reason
+    else:
+        assert result.reason
+    assert 0 < result.peak_bytes < result.peak_reserved_bytes < result.device_bytes
+    assert result.low_bytes <= result.device_bytes <= result.high_bytes
+    assert all(size >= 0 for size in result.terms.values())
+    assert list(result.terms) == list(TERM_TITLES)
+    assert "estimated" in result.sentence
+    assert result.to_json()["source"] == "estimated"
+
+
+@given(settings_strategy)
+def test_suggestions_really_fit_and_save_what_they_say(values: dict[str, object]) -> None:
+    config = with_changes(Config(), ON_CARD | {"model.device": "cuda"} | values | {"model.device": "cuda"})
+    before = estimate(config)
+    found = suggestions(config)
+    if before.fits:
+        assert found == []
+    for suggestion in found:
+        changed = with_changes(config, suggestion.changes)
+        after = estimate(changed)
+        assert after.fits
+        assert before.device_bytes - after.device_bytes == suggestion.saves_bytes > 0
+        assert (
+            changed.training.batch_size * changed.training.accumulation
+            == config.training.batch_size * config.training.accumulation
+        )
+
+
+@given(settings_strategy)
+def test_the_longest_sequence_fits_and_one_more_token_does_not(values: dict[str, object]) -> None:
+    config = with_changes(Config(), ON_CARD | values | {"model.device": "cuda"})
+    length = longest_sequence(config)
+    if length:
+        assert estimate(with_changes(config, {"data.max_length": length})).fits
+    if 16 <= length < 131072:
+        assert not estimate(with_changes(config, {"data.max_length": length + 1})).fits
+
+
+def test_a_run_that_is_far_too_large_gets_a_combination_before_a_drastic_cut() -> None:
+    config = configured(
+        model__quantization="int8",
+        data__max_length=4096,
+        training__batch_size=4,
+        training__gradient_checkpointing=False,
+        memory__limit_gib=7.5,
+    )
+    first = suggestions(config)[0]
+    assert len(first.changes) > 1
+    assert first.changes.get("data.max_length", 4096) > 1024
+
+
+def test_checkpointing_quantisation_and_chunks_save_memory() -> None:
+    base = configured(data__max_length=2048)
+    assert peak(base) < peak(with_changes(base, {"training.gradient_checkpointing": False}))
+    assert peak(base) < peak(with_changes(base, {"model.quantization": "int8"}))
+    assert peak(base) < peak(with_changes(base, {"model.double_quant": False}))
+    assert peak(base) < peak(with_changes(base, {"memory.loss_chunk": 2048}))
+
+
+def test_a_cpu_run_is_judged_against_system_memory_and_says_so() -> None:
+    import psutil
+
+    result = estimate(configured(model__device="cpu", memory__limit_gib=0.25))
+    assert result.on_cpu
+    assert result.budget_bytes > 0.25 * 1024**3
+    assert result.budget_bytes <= psutil.virtual_memory().total
+    assert "system memory" in result.sentence
+
+
+@pytest.mark.parametrize("name", ["phi35_8gb", "phi35_8gb_int8"])
+def test_the_eight_gigabyte_presets_load_and_fit(name: str) -> None:
+    config = load_config(name)
+    result = estimate(config)
+    assert config.model.path == PHI
+    assert (config.training.batch_size, config.training.accumulation, config.lora.r) == (1, 4, 16)
+    assert not result.on_cpu
+    assert result.fits
+    assert result.high_bytes <= int(7.2 * 1024**3)
+    assert parse_config(config.to_yaml()) == config
+
+
+def test_the_estimate_imports_no_torch(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    write_model(tmp_path)
+    code = (
+        "import sys\n"
+        "from so8t_engine.config import parse_config\n"
+        "from so8t_engine.memory.budget import estimate\n"
+        "from so8t_engine.memory.fit import suggestions\n"
+        f"config = parse_config('model: {{path: {tmp_path.as_posix()}}}')\n"
+        "estimate(config), suggestions(config)\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'peft', 'PySide6'} & set(sys.modules)\n"
+        "sys.exit(','.join(sorted(heavy)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_terms_sum_to_the_device_total() -> None:
+    result: Estimate = estimate(configured())
+    outside = result.terms["context"] + result.terms["optimizer"]
+    assert result.peak_reserved_bytes + outside == result.device_bytes

@@ -1,0 +1,109 @@
+"""Every GUI test: no display needed, own preferences, and nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+import pytest
+from PySide6.QtCore import QCoreApplication, QEvent, QSettings, QThread, QTimer
+from PySide6.QtWidgets import QApplication
+
+from so8t_engine.config import Config, load_config
+from so8t_engine.i18n import set_language
+from so8t_gui import app as gui_app
+from so8t_gui import theme
+from so8t_gui.main_window import MainWindow
+from so8t_gui.preferences import Preferences
+
+
+@pytest.fixture(scope="session")
+def qapp_cls() -> type[QApplication]:
+    return QApplication
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prepared_app(qapp: QApplication) -> QApplication:
+    gui_app.make_application(["so8t-gui"])
+    theme.apply(qapp, "light")
+    return qapp
+
+
+def _settle() -> None:
+    gc.collect()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    QCoreApplication.processEvents()
+
+
+def _living(app: QApplication) -> tuple[set[int], list[QTimer], set[int]]:
+    timers = [o for o in gc.get_objects() if isinstance(o, QTimer) and _alive(o) and o.isActive()]
+    threads = {t.ident for t in threading.enumerate() if t.ident is not None}
+    return {id(w) for w in app.topLevelWidgets() if w.isVisible()}, timers, threads
+
+
+def _alive(thing: object) -> bool:
+    import shiboken6
+
+    return bool(shiboken6.isValid(thing))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(qapp: QApplication) -> Iterator[None]:
+    """Fail a test that leaves visible windows, active timers, Qt threads or Python threads."""
+    _settle()
+    widgets_before, timers_before, threads_before = _living(qapp)
+    yield
+    deadline = time.monotonic() + 3
+    while True:
+        _settle()
+        widgets, timers, threads = _living(qapp)
+        running = [o for o in gc.get_objects() if isinstance(o, QThread) and _alive(o) and o.isRunning()]
+        new_timers = [t for t in timers if all(t is not old for old in timers_before)]
+        leaks = {
+            "visible windows": widgets - widgets_before,
+            "active timers": new_timers,
+            "Qt threads": running,
+            "Python threads": threads - threads_before,
+        }
+        if not any(leaks.values()) or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    assert not any(leaks.values()), {name: what for name, what in leaks.items() if what}
+
+
+@pytest.fixture(autouse=True)
+def english(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SO8T_LANG", "en")
+    set_language("en")
+    yield
+    set_language("en")
+
+
+@pytest.fixture
+def preferences(tmp_path: Path) -> Preferences:
+    return Preferences(QSettings(str(tmp_path / "preferences.ini"), QSettings.Format.IniFormat))
+
+
+@pytest.fixture
+def demo_config(tmp_path: Path) -> Config:
+    config = load_config("demo")
+    return config.model_copy(
+        update={"run": config.run.model_copy(update={"directory": str(tmp_path / "runs")})}
+    )
+
+
+@pytest.fixture
+def window(qapp: QApplication, demo_config: Config, preferences: Preferences) -> Iterator[MainWindow]:
+    """A shown main window with the demonstration's settings."""
+    window = MainWindow(demo_config, preferences, "light")
+    window.show()
+    yield window
+    window.controller.shut_down()
+    window.close()
+    window.deleteLater()

@@ -1,0 +1,46 @@
+"""The clicking test once more on a real X screen, where the platform plugin and the fonts differ."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def missing() -> str:
+    """Why there is no X screen to click on; empty where there is one."""
+    if shutil.which("xvfb-run") is None:
+        return "xvfb-run is not installed"
+    probe = "from PySide6.QtWidgets import QApplication; QApplication([])"
+    done = subprocess.run(
+        ["xvfb-run", "-a", sys.executable, "-c", probe],
+        env=os.environ | {"QT_QPA_PLATFORM": "xcb"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    return "" if done.returncode == 0 else "Qt's xcb plugin lacks a system library (libxcb-*)"
+
+
+@pytest.mark.slow
+@pytest.mark.xvfb
+@pytest.mark.timeout(900)
+def test_clicking_through_a_run_on_a_real_screen() -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    target = Path(__file__).with_name("test_real_run.py")
+    command = ["xvfb-run", "-a", "-s", "-screen 0 1440x900x24", sys.executable, "-m", "pytest", "-q"]
+    done = subprocess.run(
+        [*command, f"{target}::test_a_run_is_steered_by_clicking"],
+        env=os.environ | {"QT_QPA_PLATFORM": "xcb"},
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "1 passed" in done.stdout
