@@ -22,7 +22,10 @@ def second_stage(report: dict[str, Any]) -> str:
         return ""
     plan = stage["plan"]
     return SECOND_STAGE.read_text(encoding="utf-8").format(
-        **(plan | {"steps": stage["steps"], "seen": stage["seen_tokens"], "minutes": stage["seconds"] / 60})
+        **(plan | {"steps": stage["steps"], "seen": stage["seen_tokens"], "minutes": stage["seconds"] / 60}),
+        rounds=stage["selection"]["rounds"],
+        own=stage["selection"]["own"],
+        train_tokens=stage["train_tokens"],
     )
 
 

@@ -98,6 +98,8 @@ def main() -> None:
     packed = np.array([token for piece in pieces for token in (*piece, end)], dtype=np.uint16)
     arguments.out.mkdir(parents=True, exist_ok=True)
     np.save(arguments.out / "train.npy", packed)
+    made = {"rounds": arguments.rounds, "own": arguments.own, "seed": arguments.seed, "tokens": len(packed)}
+    (arguments.out / "selection.json").write_text(json.dumps(made))
     for file in arguments.carry.iterdir():
         if file.name != "train.npy":
             shutil.copy(file, arguments.out / file.name)
