@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.so8t.blocks import BLOCK
+from so8t_engine.so8t.fused import can_fuse_build, fused_rotations
 from so8t_engine.so8t.gate import GATE_FORMS, GateForm, apply_gate
 from so8t_engine.so8t.heads import SO8THeads, pool
 from so8t_engine.so8t.rotation import (
@@ -108,6 +109,8 @@ class SO8TAdapter(nn.Module):
     def build_rotations(self) -> Rotations:
         """The rotations of the current parameters, differentiable. Call it once per optimizer step or
         forward pass, outside checkpointed regions. Built and multiplied in float64, rounded once."""
+        if self.rotation_map == "exp" and can_fuse_build(self.theta_safe):
+            return Rotations(*fused_rotations(self.theta_safe, self.theta_cmd))
         with torch.autocast(self.theta_safe.device.type, enabled=False):
             safe_B88 = generators_to_matrices(self.theta_safe.double(), self.rotation_map)
             cmd_B88 = generators_to_matrices(self.theta_cmd.double(), self.rotation_map)

@@ -167,6 +167,14 @@ def apply_blocks(hidden: Tensor, matrix_B88: Tensor, keep: Tensor | None = None)
     Raises:
         SO8TError: the hidden size is not eight times the number of blocks.
     """
+    check_cover(hidden, matrix_B88)
+    size = hidden.shape[-1]
+    out: Tensor = _ApplyBlocks.apply(hidden.reshape(-1, size), matrix_B88, keep)  # type: ignore[no-untyped-call]
+    return out.view(hidden.shape)
+
+
+def check_cover(hidden: Tensor, matrix_B88: Tensor) -> None:
+    """Raise SO8TError unless B blocks of 8 × 8 cover the hidden size."""
     check_blocks(matrix_B88)
     size = hidden.shape[-1]
     if matrix_B88.ndim != 3 or size != BLOCK * matrix_B88.shape[0]:
@@ -175,5 +183,3 @@ def apply_blocks(hidden: Tensor, matrix_B88: Tensor, keep: Tensor | None = None)
             % {"blocks": matrix_B88.shape[0], "size": size},
             _("The hidden size must be eight times the number of rotations."),
         )
-    out: Tensor = _ApplyBlocks.apply(hidden.reshape(-1, size), matrix_B88, keep)  # type: ignore[no-untyped-call]
-    return out.view(hidden.shape)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
-from so8t_engine.so8t.blocks import BLOCK, apply_blocks, check_blocks
+from so8t_engine.so8t.blocks import BLOCK, apply_blocks, check_blocks, check_cover
+from so8t_engine.so8t.fused import can_fuse, fused_gate
 from so8t_engine.so8t.logarithm import rotation_logarithm
 from so8t_engine.so8t.rotation import skew_exponential
 from so8t_engine.so8t.schedule import PHI, GateSchedule
@@ -64,6 +65,10 @@ def apply_gate(
     Raises:
         SO8TError: unknown form or shapes that do not fit.
     """
+    if can_fuse(hidden_NTH, total_B88, form):
+        check_cover(hidden_NTH, total_B88)
+        strength = g if isinstance(g, Tensor) else total_B88.new_tensor(g)
+        return fused_gate(hidden_NTH, total_B88, strength, form)
     matrix_B88 = gate_matrix(total_B88, g, form)
     closed = g.detach() == 0 if isinstance(g, Tensor) else torch.tensor(g == 0.0)
     if closed.device.type == "cpu":

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
-from so8t_engine.so8t.blocks import BLOCK, apply_blocks, check_blocks
+from so8t_engine.so8t.blocks import BLOCK, apply_blocks, check_blocks, check_cover
+from so8t_engine.so8t.fused import can_fuse, fused_gate
 
 GENERATORS = BLOCK * (BLOCK - 1) // 2
 
@@ -173,4 +174,7 @@ def apply_rotation(hidden: Tensor, rotation_B88: Tensor) -> Tensor:
     Raises:
         SO8TError: the hidden size is not eight times the number of rotations.
     """
+    if can_fuse(hidden, rotation_B88):
+        check_cover(hidden, rotation_B88)
+        return fused_gate(hidden, rotation_B88, None, "plain")
     return apply_blocks(hidden, rotation_B88)

@@ -1,0 +1,215 @@
+"""The gate and the rotations by Triton kernels, where a CUDA card and triton are there.
+
+The torch path in `blocks`, `rotation` and `gate` gives the same numbers up to float32 rounding and serves
+everywhere else. ``SO8T_TRITON=0`` in the environment switches these kernels off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from so8t_engine.so8t.blocks import BLOCK, Context
+
+log = logging.getLogger(__name__)
+
+_FORMS = {"plain": 0, "residual": 1, "additive": 2}
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# A thread of the kernel holds one block of one token; 128 threads a program.
+_TOKENS, _BLOCKS, _WARPS = 8, 16, 4
+_ROUNDS_FORWARD, _ROUNDS_BACKWARD = 2, 8
+_BUILD_WARPS_FORWARD, _BUILD_WARPS_BACKWARD = 1, 4
+
+
+@cache
+def triton_works(device: torch.device) -> bool:
+    """Whether triton is installed and wanted, compiles here, and agrees with PyTorch on a small case.
+
+    Triton needs a C compiler at run time, which a home computer may lack: then PyTorch's own kernels do
+    the work, and the log says why.
+    """
+    if os.environ.get("SO8T_TRITON", "1") == "0":
+        return False
+    if find_spec("triton") is None:
+        log.info("triton is not installed: the gate runs on PyTorch's own kernels")
+        return False
+    try:
+        return _agrees(device)
+    except Exception:
+        log.warning("triton does not work here: the gate runs on PyTorch's own kernels", exc_info=True)
+        return False
+
+
+@torch.no_grad()
+def _agrees(device: torch.device) -> bool:
+    from so8t_engine.so8t.rotation import skew_exponential, skew_from_generators
+
+    random = torch.Generator().manual_seed(0)
+    theta_2B28 = torch.randn((2, 4, 28), generator=random).to(device)
+    safe_B88, cmd_B88, total_B88 = fused_rotations(theta_2B28[0], theta_2B28[1])
+    wanted_2B88 = skew_exponential(skew_from_generators(theta_2B28.double()))
+    errors = [
+        (safe_B88 - wanted_2B88[0]).abs().max(),
+        (cmd_B88 - wanted_2B88[1]).abs().max(),
+        (total_B88 - wanted_2B88[1] @ wanted_2B88[0]).abs().max(),
+    ]
+    hidden_TH = torch.randn((3, 32), generator=random).to(device)
+    gated_TH = fused_gate(hidden_TH, total_B88, None, "plain").double()
+    wanted_TBi = torch.einsum("bij,tbj->tbi", total_B88.double(), hidden_TH.double().view(3, 4, 8))
+    errors.append((gated_TH - wanted_TBi.reshape(3, 32)).abs().max() / 10)
+    worst = max(float(error) for error in errors)
+    if not worst < 1e-6:
+        log.warning("triton's result differs by %.1e: the gate runs on PyTorch's own kernels", worst)
+    return worst < 1e-6
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def can_fuse(hidden: Tensor, matrix_B88: Tensor, form: str = "plain") -> bool:
+    """Whether `fused_gate` takes these tensors: float32 or half precision, on a card (or interpreted)."""
+    return (
+        (hidden.is_cuda or _interpreted())
+        and hidden.dtype in _DTYPES
+        and matrix_B88.dtype == torch.float32
+        and matrix_B88.device == hidden.device
+        and form in _FORMS
+        and hidden.numel() > 0
+        and triton_works(hidden.device)
+    )
+
+
+def can_fuse_build(theta_B28: Tensor) -> bool:
+    """Whether `fused_rotations` takes these generators: float32, on a card (or interpreted)."""
+    return (
+        (theta_B28.is_cuda or _interpreted())
+        and theta_B28.dtype == torch.float32
+        and triton_works(theta_B28.device)
+    )
+
+
+def _on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the current card, which need not be the tensor's."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def _grid(tokens: int, blocks: int, rounds: int) -> tuple[int, int]:
+    return -(-blocks // _BLOCKS), -(-tokens // (_TOKENS * rounds))
+
+
+class _Gate(torch.autograd.Function):
+    """Saves the hidden states, which exist anyway, and B matrices; nothing per token besides."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_TH: Tensor, matrix_B88: Tensor, gate: Tensor, form: int) -> Tensor:  # noqa: ANN401
+        from so8t_engine.so8t.triton_kernels import gate_forward
+
+        ctx.save_for_backward(hidden_TH, matrix_B88, gate)
+        ctx.form = form
+        out_TH = torch.empty_like(hidden_TH)
+        tokens, blocks = hidden_TH.shape[0], matrix_B88.shape[0]
+        with _on_device_of(hidden_TH):
+            gate_forward[_grid(tokens, blocks, _ROUNDS_FORWARD)](
+                hidden_TH, matrix_B88, gate, out_TH, tokens, blocks,
+                FORM=form, TOKENS=_TOKENS, BLOCKS=_BLOCKS, ROUNDS=_ROUNDS_FORWARD, num_warps=_WARPS,
+            )  # fmt: skip
+        return out_TH
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        from so8t_engine.so8t.triton_kernels import gate_backward
+
+        hidden_TH, matrix_B88, gate = ctx.saved_tensors
+        grad_TH = grads[0].contiguous()
+        want_hidden, want_matrix = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+        tokens, blocks = hidden_TH.shape[0], matrix_B88.shape[0]
+        grid = _grid(tokens, blocks, _ROUNDS_BACKWARD)
+        grad_hidden_TH = torch.empty_like(hidden_TH) if want_hidden else hidden_TH
+        partial_PB88 = matrix_B88.new_empty((grid[1] if want_matrix else 1, blocks, BLOCK, BLOCK))
+        with _on_device_of(hidden_TH):
+            gate_backward[grid](
+                grad_TH, hidden_TH, matrix_B88, gate, grad_hidden_TH, partial_PB88, tokens, blocks,
+                FORM=ctx.form, WANT_HIDDEN=want_hidden, WANT_MATRIX=want_matrix,
+                TOKENS=_TOKENS, BLOCKS=_BLOCKS, ROUNDS=_ROUNDS_BACKWARD, num_warps=_WARPS,
+            )  # fmt: skip
+        grad_matrix_B88, grad_gate = None, None
+        if want_matrix:
+            grad_kernel_B88 = partial_PB88.sum(0)
+            grad_matrix_B88, grad_gate = _through_form(grad_kernel_B88, matrix_B88, gate, ctx.form)
+        return (grad_hidden_TH if want_hidden else None), grad_matrix_B88, grad_gate, None
+
+
+def _through_form(
+    grad_kernel_B88: Tensor, matrix_B88: Tensor, gate: Tensor, form: int
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of M and g from that of K."""
+    if form == _FORMS["plain"]:
+        return grad_kernel_B88, None
+    by_gate = (grad_kernel_B88 * matrix_B88).sum()
+    if form == _FORMS["residual"]:
+        by_gate = by_gate - grad_kernel_B88.diagonal(dim1=-2, dim2=-1).sum()
+    return gate * grad_kernel_B88, by_gate
+
+
+def fused_gate(hidden: Tensor, matrix_B88: Tensor, gate: Tensor | None, form: str) -> Tensor:
+    """K x per block in one pass over the hidden states.
+
+    Args:
+        hidden: shape (…, H); `can_fuse` must hold.
+        matrix_B88: M, shape (H/8, 8, 8), float32.
+        gate: g, 0-dim; None for ``plain``.
+        form: ``plain`` (K = M), ``residual`` or ``additive``.
+
+    Returns:
+        Shape and dtype of ``hidden``; summed in float32 and rounded once.
+    """
+    flat_TH = hidden.reshape(-1, hidden.shape[-1])
+    strength = gate if gate is not None else matrix_B88.new_ones(())
+    out_TH: Tensor = _Gate.apply(  # type: ignore[no-untyped-call]
+        flat_TH.contiguous(), matrix_B88.contiguous(), strength.float(), _FORMS[form]
+    )
+    return out_TH.view(hidden.shape)
+
+
+class _Rotations(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Context, safe_B28: Tensor, cmd_B28: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        from so8t_engine.so8t.triton_kernels import build_forward
+
+        ctx.save_for_backward(safe_B28, cmd_B28)
+        blocks = safe_B28.shape[0]
+        out_3B88 = safe_B28.new_empty((3, blocks, BLOCK, BLOCK))
+        with _on_device_of(safe_B28):
+            build_forward[(blocks,)](safe_B28, cmd_B28, out_3B88, blocks, num_warps=_BUILD_WARPS_FORWARD)
+        safe_B88, cmd_B88, total_B88 = out_3B88.unbind(0)
+        return safe_B88.clone(), cmd_B88.clone(), total_B88.clone()
+
+    @staticmethod
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        from so8t_engine.so8t.triton_kernels import build_backward
+
+        safe_B28, cmd_B28 = ctx.saved_tensors
+        blocks = safe_B28.shape[0]
+        out_safe_B28, out_cmd_B28 = torch.empty_like(safe_B28), torch.empty_like(cmd_B28)
+        with _on_device_of(safe_B28):
+            build_backward[(blocks,)](
+                safe_B28, cmd_B28, *(grad.contiguous() for grad in grads), out_safe_B28, out_cmd_B28, blocks,
+                num_warps=_BUILD_WARPS_BACKWARD,
+            )  # fmt: skip
+        return out_safe_B28, out_cmd_B28
+
+
+def fused_rotations(safe_B28: Tensor, cmd_B28: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """R_safe, R_cmd and M = R_cmd R_safe (B, 8, 8), float32, by the exponential map in float64."""
+    out: tuple[Tensor, Tensor, Tensor] = _Rotations.apply(  # type: ignore[no-untyped-call]
+        safe_B28.contiguous(), cmd_B28.contiguous()
+    )
+    return out
