@@ -11,7 +11,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,10 +22,26 @@ log = logging.getLogger(__name__)
 
 _FORMS = {"plain": 0, "residual": 1, "additive": 2}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# A thread of the kernel holds one block of one token; 128 threads a program.
-_TOKENS, _BLOCKS, _WARPS = 8, 16, 4
-_ROUNDS_FORWARD, _ROUNDS_BACKWARD = 2, 8
-_BUILD_WARPS_FORWARD, _BUILD_WARPS_BACKWARD = 1, 4
+
+
+class Tile(NamedTuple):
+    """What one program of a gate kernel works on: ``tokens`` × ``blocks`` at a time, ``rounds`` times."""
+
+    tokens: int
+    blocks: int
+    warps: int
+    rounds: int
+
+    def grid(self, tokens: int, blocks: int) -> tuple[int, int]:
+        """Programs for a whole tensor: (blocks, tokens)."""
+        return -(-blocks // self.blocks), -(-tokens // (self.tokens * self.rounds))
+
+
+# The fastest of a sweep on an H200 at 2,048 × 3,072 (tests/benchmarks/RESULTS.md). In the backward pass a
+# thread holds one block of one token and its 64 sums; more rounds mean fewer partial sums to add up.
+FORWARD = Tile(16, 16, 4, 1)
+BACKWARD = Tile(8, 8, 2, 16)
+BUILD_WARPS = 1
 
 
 @cache
@@ -101,10 +117,6 @@ def _on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
-def _grid(tokens: int, blocks: int, rounds: int) -> tuple[int, int]:
-    return -(-blocks // _BLOCKS), -(-tokens // (_TOKENS * rounds))
-
-
 class _Gate(torch.autograd.Function):
     """Saves the hidden states, which exist anyway, and B matrices; nothing per token besides."""
 
@@ -117,9 +129,10 @@ class _Gate(torch.autograd.Function):
         out_TH = torch.empty_like(hidden_TH)
         tokens, blocks = hidden_TH.shape[0], matrix_B88.shape[0]
         with _on_device_of(hidden_TH):
-            gate_forward[_grid(tokens, blocks, _ROUNDS_FORWARD)](
+            gate_forward[FORWARD.grid(tokens, blocks)](
                 hidden_TH, matrix_B88, gate, out_TH, tokens, blocks,
-                FORM=form, TOKENS=_TOKENS, BLOCKS=_BLOCKS, ROUNDS=_ROUNDS_FORWARD, num_warps=_WARPS,
+                FORM=form, TOKENS=FORWARD.tokens, BLOCKS=FORWARD.blocks, ROUNDS=FORWARD.rounds,
+                num_warps=FORWARD.warps,
             )  # fmt: skip
         return out_TH
 
@@ -131,14 +144,15 @@ class _Gate(torch.autograd.Function):
         grad_TH = grads[0].contiguous()
         want_hidden, want_matrix = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
         tokens, blocks = hidden_TH.shape[0], matrix_B88.shape[0]
-        grid = _grid(tokens, blocks, _ROUNDS_BACKWARD)
+        grid = BACKWARD.grid(tokens, blocks)
         grad_hidden_TH = torch.empty_like(hidden_TH) if want_hidden else hidden_TH
         partial_PB88 = matrix_B88.new_empty((grid[1] if want_matrix else 1, blocks, BLOCK, BLOCK))
         with _on_device_of(hidden_TH):
             gate_backward[grid](
                 grad_TH, hidden_TH, matrix_B88, gate, grad_hidden_TH, partial_PB88, tokens, blocks,
                 FORM=ctx.form, WANT_HIDDEN=want_hidden, WANT_MATRIX=want_matrix,
-                TOKENS=_TOKENS, BLOCKS=_BLOCKS, ROUNDS=_ROUNDS_BACKWARD, num_warps=_WARPS,
+                TOKENS=BACKWARD.tokens, BLOCKS=BACKWARD.blocks, ROUNDS=BACKWARD.rounds,
+                num_warps=BACKWARD.warps,
             )  # fmt: skip
         grad_matrix_B88, grad_gate = None, None
         if want_matrix:
@@ -188,7 +202,7 @@ class _Rotations(torch.autograd.Function):
         blocks = safe_B28.shape[0]
         out_3B88 = safe_B28.new_empty((3, blocks, BLOCK, BLOCK))
         with _on_device_of(safe_B28):
-            build_forward[(blocks,)](safe_B28, cmd_B28, out_3B88, blocks, num_warps=_BUILD_WARPS_FORWARD)
+            build_forward[(blocks,)](safe_B28, cmd_B28, out_3B88, blocks, num_warps=BUILD_WARPS)
         safe_B88, cmd_B88, total_B88 = out_3B88.unbind(0)
         return safe_B88.clone(), cmd_B88.clone(), total_B88.clone()
 
@@ -202,7 +216,7 @@ class _Rotations(torch.autograd.Function):
         with _on_device_of(safe_B28):
             build_backward[(blocks,)](
                 safe_B28, cmd_B28, *(grad.contiguous() for grad in grads), out_safe_B28, out_cmd_B28, blocks,
-                num_warps=_BUILD_WARPS_BACKWARD,
+                num_warps=BUILD_WARPS,
             )  # fmt: skip
         return out_safe_B28, out_cmd_B28
 

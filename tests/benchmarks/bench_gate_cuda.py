@@ -156,7 +156,7 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, object] = {
         **vars(options), "card": torch.cuda.get_device_name(), "torch": torch.__version__,
-        "tile": {name: value for name, value in vars(fused).items() if name.isupper() and name != "BLOCK"},
+        "tiles": {"forward": fused.FORWARD, "backward": fused.BACKWARD},
     }  # fmt: skip
     for name in options.dtypes:
         found = measure(options.tokens, options.hidden, getattr(torch, name), options.buffers)
