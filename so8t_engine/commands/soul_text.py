@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from so8t_engine.so8t.soul_file import Soul
 
 MISSING = "—"
-_WIDTH = 24  # columns of a terminal
+_WIDTH = 30  # columns of a terminal
 _ROTATIONS = (("r_safe", "R_safe"), ("r_cmd", "R_cmd"), ("r_total", "M = R_cmd R_safe"))
 _METADATA: tuple[tuple[str, str], ...] = (
     ("schema_version", N_("schema version")),

@@ -11,6 +11,7 @@ import math
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -85,7 +86,9 @@ def import_soul_pt(path: Path) -> Soul:
             a wrong shape or no rotation (a row-normalised matrix is not one).
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of formats: what the file is worth is checked below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise SO8TError(
             _("%(path)s cannot be read safely: %(error)s.") % {"path": path, "error": _first_sentence(error)},
