@@ -160,17 +160,14 @@ class LineChart(QFrame):
         self.plot.addItem(item)
         return item
 
-    def add_level(self, value: float, label: str, colour: str, position: float = 0.05) -> pg.InfiniteLine:
-        """A horizontal line with a name, such as φ; returned so that it can be moved or hidden.
-
-        ``position`` is where the name stands, as a part of the width.
-        """
+    def add_level(self, value: float, label: str, colour: str) -> pg.InfiniteLine:
+        """A horizontal line with a name, such as φ; returned so that it can be moved or hidden."""
         line = pg.InfiniteLine(
             pos=value,
             angle=0,
             pen=pg.mkPen(colour, width=1, style=Qt.PenStyle.DashLine),
             label=label,
-            labelOpts={"position": position, "color": colour, "anchors": [(0, 0), (0, 0)]},
+            labelOpts={"position": 0.05, "color": colour, "anchors": [(0, 0), (0, 0)]},
         )
         self.plot.addItem(line)
         return line

@@ -51,17 +51,17 @@ class PreviewChart(LineChart):
         # Half a number's height above and below: pyqtgraph leaves out a number that reaches over the end.
         edge = self.fontMetrics().height() / 2 + 1
         inner = self.plot.height() - self.plot.getPlotItem().getAxis("bottom").height()
-        room = (high - low) * edge / max(inner - 2 * edge, 1.0) or max(abs(high) * 0.5, 1e-12)
+        room = (high - low) * edge / max(inner - 2 * edge, 1.0) or 1.0
         self.plot.setYRange(low - room, high + room, padding=0)
-        if low == 0.0 < high:
-            # On a low chart pyqtgraph finds one tick or none; the ends say the scale.
-            marks = [(value, f"{value:.3g}") for value in (0.0, high)]
-            self.plot.getPlotItem().getAxis("left").setTicks([marks])
-        else:
-            self.plot.getPlotItem().getAxis("left").setTicks(None)
-        for item in self._items.values():
+        # On a low chart pyqtgraph finds one tick or none; the ends say the scale.
+        marks = [(value, f"{value:.3g}") for value in sorted({0.0, high})] if low == 0.0 else None
+        self.plot.getPlotItem().getAxis("left").setTicks(None if marks is None else [marks])
+        for column, item in self._items.items():
             # A run of one step is a point, which a line does not show.
             item.setSymbol("o" if len(table) == 1 else None)
+            item.setSymbolSize(6)
+            item.setSymbolPen(None)
+            item.setSymbolBrush(self._series[column].colour)
         self._fit()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
@@ -75,6 +75,12 @@ class PreviewChart(LineChart):
         margins = self._layout.contentsMargins()
         parts = self._title.sizeHint().height() + words + self.plot.height() + 2 * self._layout.spacing()
         self.setFixedHeight(parts + margins.top() + margins.bottom())
+
+    def set_span(self, first: int, last: int) -> None:
+        """The range of the horizontal axis; there are no halves of a step between a few."""
+        self.plot.setXRange(first, last, padding=0.02)
+        few = [(number, str(number)) for number in range(first, last + 1)] if last - first <= 5 else None
+        self._bottom.setTicks(None if few is None else [few])
 
     def set_faded(self, faded: bool) -> None:
         """Whether the curves are those of other settings than the ones in the form."""
@@ -110,7 +116,7 @@ class SchedulePreview(Card):
         self.pet.set_series([Series("pet_weight", "λ", s[3])])
         self.charts = [self.alpha, self.gate, self.rate, self.pet]
         self.phi = self.alpha.add_level(PHI, "φ", shades["phi"])
-        self.target = self.alpha.add_level(PHI, _("target"), s[7], position=0.2)
+        self.target = self.alpha.add_level(PHI, "", s[7])
         self.gate.add_level(sigmoid(PHI), "σ(φ)", shades["phi"])
         for widget in (self.source, self.note, *self.charts):
             self.column.addWidget(widget)
@@ -181,13 +187,16 @@ class SchedulePreview(Card):
             chart.show()
             if total is None:
                 chart.set_x("percent", _("% of the run"))
-                chart.plot.setXRange(0, 100, padding=0.02)
+                chart.set_span(0, 100)
             else:
                 chart.set_x("step", _("optimizer step"))
-                chart.plot.setXRange(min(1, total - 1), total, padding=0.02)
+                chart.set_span(0, total)
         aim = config.so8t.alpha_target
         self.target.setPos(aim)
-        self.target.setVisible(abs(aim - PHI) >= 1e-6)
+        other = abs(aim - PHI) >= 1e-6
+        self.target.setVisible(other)
+        # Named above the chart: beside φ, two names in it would lie over each other.
+        self.alpha.set_note(_in_one_line(f"┄ {_('target')} {format_value(aim)}") if other else "")
         first, last = planned[0], planned[-1]
         self.alpha.show_values(
             table, {"alpha": f"{format_value(first.alpha)} → {format_value(last.alpha)}"}, (PHI, aim)

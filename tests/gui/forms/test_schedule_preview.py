@@ -124,6 +124,7 @@ def test_phi_is_a_line_and_another_target_one_more(preview: SchedulePreview) -> 
     assert preview.phi.value() == PHI
     assert preview.target.isVisible()
     assert preview.target.value() == 3.0
+    assert "target 3" in preview.alpha._legend.text().replace("\u2060", "").replace("\u00a0", " ")
     low, high = preview.alpha.plot.getViewBox().viewRange()[1]
     assert low < -5.0
     assert high > 3.0
