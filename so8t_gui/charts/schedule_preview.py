@@ -196,7 +196,8 @@ class SchedulePreview(Card):
         other = abs(aim - PHI) >= 1e-6
         self.target.setVisible(other)
         # Named above the chart: beside φ, two names in it would lie over each other.
-        self.alpha.set_note(_in_one_line(f"┄ {_('target')} {format_value(aim)}") if other else "")
+        named = _("┄ target %(value)s") % {"value": format_value(aim)}
+        self.alpha.set_note(_in_one_line(named) if other else "")
         first, last = planned[0], planned[-1]
         self.alpha.show_values(
             table, {"alpha": f"{format_value(first.alpha)} → {format_value(last.alpha)}"}, (PHI, aim)
