@@ -16,6 +16,7 @@ from rich.console import Console
 
 from so8t_engine import i18n
 from so8t_engine.errors import SO8TError
+from so8t_engine.plain_text import visible
 from so8t_engine.threads import wait_passively
 
 app = typer.Typer(
@@ -112,6 +113,55 @@ def runs_verify(
     raise typer.Exit(0 if result["intact"] else 1)
 
 
+soul = typer.Typer(no_args_is_help=True, help="Soul files: everything SO8T trained")
+app.add_typer(soul, name="soul")
+ForceOption = Annotated[bool, typer.Option("--force", help="replace the file if it exists")]
+
+
+def _print_result(text: str, result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(text)
+
+
+@soul.command("show")
+def soul_show(
+    file: Annotated[Path, typer.Argument(help="soul.safetensors, a soul.pt, or a run folder")],
+    as_json: JsonOption = False,
+) -> None:
+    """What a soul holds: step, α and g, rotations, heads, PET, and what is missing."""
+    from so8t_engine.commands.soul import show
+
+    _print_result(*show(file), as_json)
+
+
+@soul.command("export")
+def soul_export(
+    file: Annotated[Path, typer.Argument(help="soul.safetensors, or a run folder")],
+    out: Annotated[Path, typer.Argument(help="the soul.pt to write")],
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the historical soul.pt, and say what it holds and what it has no place for."""
+    from so8t_engine.commands.soul import export
+
+    _print_result(*export(file, out, force), as_json)
+
+
+@soul.command("import")
+def soul_import(
+    file: Annotated[Path, typer.Argument(help="a soul.pt of any known layout")],
+    out: Annotated[Path, typer.Argument(help="the soul.safetensors to write")],
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read a soul.pt without running anything from it, and write soul.safetensors."""
+    from so8t_engine.commands.soul import import_
+
+    _print_result(*import_(file, out, force), as_json)
+
+
 def main() -> None:
     """Console entry point."""
     wait_passively()
@@ -121,7 +171,8 @@ def main() -> None:
     except SO8TError as error:
         if "--json" in sys.argv[1:]:
             _print_json({"error": {"kind": error.kind, "sentence": error.sentence, "mend": error.mend}})
-        errors.print(f"{error.sentence} {error.mend}".strip())
+        lines = f"{error.sentence} {error.mend}".strip().splitlines()
+        errors.print("\n".join(visible(line, 4096) for line in lines))  # it may quote a file's contents
         sys.exit(error.exit_code)
 
 

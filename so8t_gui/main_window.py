@@ -27,6 +27,7 @@ from so8t_gui import theme
 from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.icons import icon, program_icon
 from so8t_gui.models.history import summarise
+from so8t_gui.models.known_rows import KnownRows
 from so8t_gui.pages.about_page import AboutPage
 from so8t_gui.pages.history_page import HistoryPage
 from so8t_gui.pages.run_page import RunPage
@@ -54,6 +55,8 @@ class MainWindow(QMainWindow):
         self.theme_choice = theme_choice or preferences.theme
         self.controller = RunController(self)
         self.controller.state_changed.connect(self._on_state)
+        self.controller.digested.connect(self._learn_rows)
+        self._known_rows = KnownRows()
         self._config = config
         self._history_folder = Path(config.run.directory)
         self._ending: EndingDialog | None = None
@@ -71,7 +74,7 @@ class MainWindow(QMainWindow):
     def _build(self) -> None:
         self.setWindowTitle(_("SO8T Control Panel"))
         self.run_page = RunPage(self.controller)
-        self.settings_page = SettingsPage()
+        self.settings_page = SettingsPage(known_rows=self._known_rows)
         self.settings_page.set_config(self._config)
         self.history_page = HistoryPage(self._history_folder)
         self.about_page = AboutPage()
@@ -219,6 +222,12 @@ class MainWindow(QMainWindow):
             self._config = config
             self.history_page.set_folder(Path(config.run.directory))
         self._refresh_start()
+
+    def _learn_rows(self) -> None:
+        """A run that has read its rows tells their number, and the preview of the next can count steps."""
+        config = self.controller.config
+        if config is not None and self._known_rows.learn(config, self.controller.model.facts):
+            self.settings_page.refresh_preview()
 
     def _refresh_start(self) -> None:
         possible, reason = self.settings_page.can_start()

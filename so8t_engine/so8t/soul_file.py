@@ -7,6 +7,7 @@ which is checked on reading. `soul_pt` exports to and imports from the historica
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -23,10 +24,16 @@ from so8t_engine.i18n import _
 from so8t_engine.so8t.adapter import SO8TAdapter
 from so8t_engine.so8t.blocks import BLOCK
 from so8t_engine.so8t.logarithm import matrices_to_generators
-from so8t_engine.so8t.rotation import GENERATORS, generators_to_matrices
+from so8t_engine.so8t.rotation import GENERATORS, ROTATION_MAPS, generators_to_matrices
 
 SCHEMA_VERSION = 1
+_READABLE = {str(version) for version in range(1, SCHEMA_VERSION + 1)}
 _DIGEST = "tensors_sha256"
+# What a soul's numbers may be; other dtypes (quantised, complex, 8-bit) have no place in one.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Beyond it float64 keeps fewer than ten digits of an angle, and far beyond it nothing is finite.
+_LARGEST_VALUE = 1e6
+_HEAD_CLASSES = {"safety_head": 2, "task_head": 4, "dual_heads.0": 2, "dual_heads.1": 2}
 _HEADS, _PET = "heads.", "pet."
 
 
@@ -127,6 +134,7 @@ def save_soul(path: Path, soul: Soul) -> str:
         tensors["step"] = torch.tensor(soul.step, dtype=torch.int64)
     tensors |= {_PET + name: torch.tensor(number, dtype=torch.float64) for name, number in soul.pet.items()}
     metadata = {name: str(value) for name, value in asdict(soul.metadata).items()}
+    metadata["schema_version"] = str(SCHEMA_VERSION)  # a soul from an older kind of file has none
     data = serialise(tensors, metadata | {_DIGEST: _tensors_digest(tensors)})
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
     return hashlib.sha256(data).hexdigest()
@@ -149,7 +157,7 @@ def load_soul(path: Path) -> Soul:
             _("Take the file from another checkpoint."),
         ) from error
     version = metadata.get("schema_version", "")
-    if not version.isdigit() or int(version) > SCHEMA_VERSION:
+    if version not in _READABLE:
         raise SO8TError(
             _("%(path)s has the schema version %(version)s.") % {"path": path, "version": repr(version)},
             _("This program reads versions up to %(known)d; use a later one.") % {"known": SCHEMA_VERSION},
@@ -168,13 +176,13 @@ def load_soul(path: Path) -> Soul:
     )
     for name, tensor in sorted(tensors.items()):
         if name == "alpha":
-            soul.alpha = float(tensor)
+            soul.alpha = _one_number(path, name, tensor)
         elif name == "step":
-            soul.step = int(tensor)
+            soul.step = whole_step(path, _one_number(path, name, tensor))
         elif name.startswith(_HEADS):
             soul.heads[name.removeprefix(_HEADS)] = tensor
         elif name.startswith(_PET):
-            soul.pet[name.removeprefix(_PET)] = float(tensor)
+            soul.pet[name.removeprefix(_PET)] = _one_number(path, name, tensor)
         else:
             soul.report.append(_("%(name)s: not known, not read.") % {"name": name})
     _check(path, soul)
@@ -264,14 +272,73 @@ def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _one_number(path: Path, name: str, tensor: Tensor) -> float:
+    plain = tensor.numel() == 1 and (tensor.dtype in FLOATS or tensor.dtype == torch.int64)
+    value = float(tensor) if plain else math.nan
+    if not math.isfinite(value):
+        raise not_a_number(path, name)
+    return value
+
+
+def not_a_number(path: Path, name: str) -> SO8TError:
+    """The error for a field that should hold one finite number."""
+    return SO8TError(
+        _("%(path)s: %(key)s is not a finite number.") % {"path": path, "key": name},
+        _("Take the file from another checkpoint."),
+    )
+
+
+def whole_step(path: Path, value: float) -> int:
+    """``value`` as an optimizer step. Raises `SO8TError` unless it is a whole number that int64 holds."""
+    if value != int(value) or not 0 <= value < 2.0**63:
+        raise SO8TError(
+            _("%(path)s: step is %(value)s.") % {"path": path, "value": f"{value:g}"},
+            _("A step is a whole number of at least 0; take the file from another checkpoint."),
+        )
+    return int(value)
+
+
 def _check(path: Path, soul: Soul) -> None:
     """Shapes and finite values; called on everything that was read."""
+    if soul.metadata.rotation_map not in ("", *ROTATION_MAPS):
+        raise SO8TError(
+            _("%(path)s: there is no rotation map %(name)s.")
+            % {"path": path, "name": repr(soul.metadata.rotation_map)},
+            _("Choose one of %(names)s.") % {"names": ", ".join(ROTATION_MAPS)},
+        )
     tail = (BLOCK, BLOCK) if soul.metadata.rotation_map == "free" else (GENERATORS,)
     expected = (("theta_safe", soul.theta_safe, tail), ("theta_cmd", soul.theta_cmd, tail))
     for name, tensor, shape in (*expected, ("total", soul.total_B88, (BLOCK, BLOCK))):
-        if tensor is not None and (tensor.shape[1:] != shape or not bool(tensor.isfinite().all())):
+        if tensor is not None and (tensor.shape[1:] != shape or not len(tensor) or not _finite(tensor)):
             raise SO8TError(
                 _("%(path)s: %(name)s has the shape %(shape)s or values that are not finite.")
                 % {"path": path, "name": name, "shape": tuple(tensor.shape)},
                 _("Expected is %(shape)s with B blocks.") % {"shape": ("B", *shape)},
             )
+        if tensor is not None and float(tensor.abs().max()) > _LARGEST_VALUE:
+            raise SO8TError(
+                _("%(path)s: %(name)s has values beyond %(limit)g, from which no rotation can be computed.")
+                % {"path": path, "name": name, "limit": _LARGEST_VALUE},
+                _("Take the file from another checkpoint."),
+            )
+    safe, cmd = soul.theta_safe, soul.theta_cmd
+    if safe is not None and cmd is not None and safe.shape != cmd.shape:
+        raise SO8TError(
+            _("%(path)s: theta_safe has %(safe)d blocks and theta_cmd %(cmd)d.")
+            % {"path": path, "safe": len(safe), "cmd": len(cmd)},
+            _("Take the file from another checkpoint."),
+        )
+    for name, tensor in soul.heads.items():
+        head, _dot, part = name.rpartition(".")
+        classes = _HEAD_CLASSES.get(head)
+        dimensions = {"weight": 2, "bias": 1}.get(part)
+        if classes is None or tensor.ndim != dimensions or len(tensor) != classes or not _finite(tensor):
+            raise SO8TError(
+                _("%(path)s: %(name)s has the shape %(shape)s or values that are not finite.")
+                % {"path": path, "name": _HEADS + name, "shape": tuple(tensor.shape)},
+                _("Expected are a weight of shape (classes, hidden) and a bias of shape (classes,)."),
+            )
+
+
+def _finite(tensor: Tensor) -> bool:
+    return tensor.dtype in FLOATS and bool(tensor.isfinite().all())

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
+import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -20,11 +23,37 @@ from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.so8t.blocks import BLOCK
 from so8t_engine.so8t.logarithm import require_rotations
-from so8t_engine.so8t.soul_file import Soul, SoulMetadata, factors_to_generators, write_atomically
+from so8t_engine.so8t.soul_file import (
+    FLOATS,
+    Soul,
+    SoulMetadata,
+    factors_to_generators,
+    not_a_number,
+    whole_step,
+    write_atomically,
+)
 
 KEYS = ("alpha", "so8_rotation", "step", "r_safe", "r_cmd", "safety_head", "task_head", "dual_heads", "pet")
 # A product stored beside its factors must be theirs to float32 rounding of a file's own arithmetic.
 _PRODUCT_TOLERANCE = 1e-3
+# 2^24 numbers are 262,144 blocks. A tensor may claim any size by a stride of 0.
+_LARGEST = 2**24
+# What torch.load raises for torn, foreign and hostile files, found by damaging files at every byte.
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    ImportError,
+    struct.error,
+    pickle.UnpicklingError,
+)
 
 
 def export_soul_pt(path: Path, soul: Soul) -> None:
@@ -57,11 +86,12 @@ def import_soul_pt(path: Path) -> Soul:
             a wrong shape or no rotation (a row-normalised matrix is not one).
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of formats: what the file is worth is checked below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
         raise SO8TError(
-            _("%(path)s cannot be read safely: %(error)s.")
-            % {"path": path, "error": str(error).splitlines()[0] if str(error) else type(error).__name__},
+            _("%(path)s cannot be read safely: %(error)s.") % {"path": path, "error": _first_sentence(error)},
             _("Only files with plain tensors and numbers are read; files that would run code are not."),
         ) from error
     if not isinstance(content, Mapping):
@@ -74,27 +104,23 @@ def import_soul_pt(path: Path) -> Soul:
             _("%(path)s has none of the keys of a soul.") % {"path": path},
             _("Expected are some of %(keys)s.") % {"keys": ", ".join(KEYS)},
         )
-    soul = Soul(metadata=SoulMetadata())
+    soul = Soul(metadata=SoulMetadata(schema_version=""))
     report = soul.report
     soul.alpha = _number(path, content, "alpha", report)
     step = _number(path, content, "step", report)
-    soul.step = None if step is None else int(step)
+    soul.step = None if step is None else whole_step(path, step)
     safe_B88, cmd_B88, total_B88 = (
         _rotations(path, content, key, report) for key in ("r_safe", "r_cmd", "so8_rotation")
     )
     if safe_B88 is not None and cmd_B88 is not None:
         _compare_product(path, safe_B88, cmd_B88, total_B88, report)
         soul.theta_safe, soul.theta_cmd = factors_to_generators(safe_B88), factors_to_generators(cmd_B88)
-        soul.metadata = SoulMetadata(rotation_map="exp")
+        soul.metadata = SoulMetadata(schema_version="", rotation_map="exp")
+        report.append(_("r_safe, r_cmd: kept as generators of the rotation map exp."))
     else:
         soul.total_B88 = None if total_B88 is None else total_B88.float()
     _heads(path, content, soul)
-    pet = content.get("pet")
-    if isinstance(pet, Mapping):
-        soul.pet = {str(name): float(value) for name, value in pet.items() if _is_number(value)}
-    elif _is_number(pet):
-        soul.pet = {"value": float(pet)}
-    report.append(_found("pet", bool(soul.pet)))
+    _pet(path, content.get("pet"), soul)
     for key in content:
         if key not in KEYS:
             report.append(_("%(name)s: not known, not read.") % {"name": str(key)[:80]})
@@ -105,24 +131,55 @@ def _found(key: str, read: bool) -> str:
     return (_("%(name)s: read.") if read else _("%(name)s: missing.")) % {"name": key}
 
 
+def _first_sentence(error: BaseException) -> str:
+    """What torch says, without its advice on how to run the file's code after all."""
+    text = (str(error).splitlines() or [""])[0].strip()
+    if named := re.search(r"GLOBAL ([\w.]{1,80})", str(error)):
+        return _("it asks for %(name)s, which is code and not a value") % {"name": named[1]}
+    if text.startswith("Weights only load failed"):
+        return _("it is torn, or holds more than tensors and plain values")
+    return text.rstrip(".") or type(error).__name__
+
+
+def _is_tensor(value: object) -> TypeGuard[Tensor]:
+    """Whether a value is an ordinary dense tensor of real floating-point numbers and of a sane size."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.dtype in FLOATS
+        and value.numel() <= _LARGEST
+    )
+
+
 def _is_number(value: object) -> TypeGuard[Tensor | float]:
     if isinstance(value, Tensor):
-        return value.numel() == 1 and not value.is_complex()
+        return value.numel() == 1 and (_is_tensor(value) or value.dtype == torch.int64)
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _finite_number(path: Path, key: str, value: object) -> float:
+    plain = value.detach() if isinstance(value, Tensor) else value
+    try:
+        number = float(plain) if _is_number(plain) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise not_a_number(path, key)
+    return number
 
 
 def _number(path: Path, content: Mapping[Any, Any], key: str, report: list[str]) -> float | None:
     value = content.get(key)
     report.append(_found(key, value is not None))
-    if value is None:
-        return None
-    plain = value.detach() if isinstance(value, Tensor) else value
-    if not _is_number(plain) or not math.isfinite(float(plain)):
-        raise SO8TError(
-            _("%(path)s: %(key)s is not a finite number.") % {"path": path, "key": key},
-            _("Take the file from another checkpoint."),
-        )
-    return float(plain)
+    return None if value is None else _finite_number(path, key, value)
+
+
+def _pet(path: Path, value: object, soul: Soul) -> None:
+    """PET's last values by name; a single number is kept as ``value``."""
+    entries = value if isinstance(value, Mapping) else {} if value is None else {"value": value}
+    for name, number in entries.items():
+        soul.pet[str(name)[:80]] = _finite_number(path, f"pet.{str(name)[:80]}", number)
+    soul.report.append(_found("pet", bool(soul.pet)))
 
 
 def _rotations(path: Path, content: Mapping[Any, Any], key: str, report: list[str]) -> Tensor | None:
@@ -132,7 +189,7 @@ def _rotations(path: Path, content: Mapping[Any, Any], key: str, report: list[st
         report.append(_found(key, False))
         return None
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()
-    if not isinstance(value, Tensor) or not value.is_floating_point() or not _is_matrix_shape(shape):
+    if not _is_tensor(value) or not _is_matrix_shape(shape):
         raise SO8TError(
             _("%(path)s: %(key)s has the shape %(shape)s.") % {"path": path, "key": key, "shape": shape},
             _("Expected are 8×8 matrices: (8, 8), (64,) or (B, 8, 8)."),
@@ -206,7 +263,7 @@ def _heads(path: Path, content: Mapping[Any, Any], soul: Soul) -> None:
 def _is_head(state: object, classes: int) -> bool:
     if not isinstance(state, Mapping) or "weight" not in state or set(state) - {"weight", "bias"}:
         return False
-    if not all(isinstance(tensor, Tensor) and bool(tensor.isfinite().all()) for tensor in state.values()):
+    if not all(_is_tensor(tensor) and bool(tensor.isfinite().all()) for tensor in state.values()):
         return False
     weight, bias = state["weight"], state.get("bias")
     return (

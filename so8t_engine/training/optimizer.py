@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from so8t_engine.config import Config
 from so8t_engine.model.so8t_model import SO8TModel
+from so8t_engine.training.schedules import rate_factor
 
 LORA, HEADS, ROTATIONS, BIASES, ALPHA = "lora", "heads", "rotations", "head_biases", "alpha"
 
@@ -71,18 +71,7 @@ def make_optimizer(model: SO8TModel, config: Config) -> torch.optim.Optimizer:
 
 def make_scheduler(optimizer: torch.optim.Optimizer, config: Config, total_steps: int) -> LambdaLR:
     """Warm-up and decay for all groups but α, whose rate is constant so that it can follow its target."""
-    warmup = math.ceil(config.training.warmup_ratio * total_steps)
-    kind = config.training.lr_scheduler
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / max(warmup, 1)
-        if kind == "constant":
-            return 1.0
-        progress = (step - warmup) / max(total_steps - warmup, 1)
-        if kind == "linear":
-            return max(0.0, 1.0 - progress)
-        return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+    factor = rate_factor(config, total_steps)
 
     def constant(step: int) -> float:
         return 1.0

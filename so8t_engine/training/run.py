@@ -34,8 +34,9 @@ from so8t_engine.training.preparation import Prepared, prepare
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.sampling import MemorySampler
+from so8t_engine.training.schedules import gate_schedule, planned_steps
 from so8t_engine.training.states import Command, State
-from so8t_engine.training.trainer import SO8TTrainer, gate_schedule, seed_everything
+from so8t_engine.training.trainer import SO8TTrainer, seed_everything
 
 log = logging.getLogger(__name__)
 
@@ -158,8 +159,7 @@ def _train_prepared(
         run.checkpoints,
         scratch,
     )
-    updates = -(-len(trainer.batches) // config.training.accumulation)
-    total = config.training.max_steps or max(1, -(-int(updates * config.training.epochs * 1000) // 1000))
+    total = planned_steps(config, len(prepared.train))
     trainer.schedule = gate_schedule(config, total)
     control.emit(InfoEvent(facts=prepared.facts | {"steps": total, "resumed_from": str(checkpoint or "")}))
     control.check_loading()

@@ -35,17 +35,6 @@ from so8t_engine.training.optimizer import make_optimizer, make_scheduler
 WEIGHTS = "trainable.safetensors"
 
 
-def gate_schedule(config: Config, total_steps: int) -> GateSchedule:
-    """α(t), or α*(t) for a learned α, over ``total_steps``; annealing takes ``anneal_fraction`` of them."""
-    settings = config.so8t
-    return GateSchedule(
-        kind=settings.alpha_schedule,
-        alpha_start=settings.alpha_start,
-        alpha_target=settings.alpha_target,
-        anneal_steps=max(1, round(settings.anneal_fraction * total_steps)),
-    )
-
-
 class SO8TTrainer(Trainer):  # type: ignore[misc]
     """Trainer for an `SO8TModel`.
 
@@ -87,6 +76,7 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         )
         self._totals = StepTotals(1, 1, 0, 0, 1)
         self.schedule: GateSchedule | None = None
+        self.step_groups: list[dict[str, Any]] = []
         super().__init__(
             model=model,
             args=_arguments(config, model, scratch),
@@ -161,10 +151,7 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         the run's mean loss, has none of them."""
         if "grad_norm" in logs:
             assert self.schedule is not None
-            assert self.optimizer is not None
-            self.observer.step(
-                self.state, logs, self.schedule, [dict(group) for group in self.optimizer.param_groups]
-            )
+            self.observer.step(self.state, logs, self.schedule, self.step_groups)
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     # -- checkpoints -----------------------------------------------------------------------------
@@ -229,6 +216,9 @@ class _Boundary(TrainerCallback):  # type: ignore[misc]
         assert trainer.schedule is not None
         if not so8t.gate_learned:
             so8t.set_alpha(trainer.schedule.alpha_at(state.global_step + 1, state.max_steps))
+        assert trainer.optimizer is not None
+        # Noted here: once a step is logged, the scheduler has set the rates of the next one.
+        trainer.step_groups = [{"name": g["name"], "lr": g["lr"]} for g in trainer.optimizer.param_groups]
         trainer.observer.begin_step()
 
     def on_substep_end(

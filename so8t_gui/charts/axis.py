@@ -38,4 +38,12 @@ class NumberAxis(pg.AxisItem):  # type: ignore[misc]
             return [format_duration(value) if value >= 0 else "" for value in values]
         if self.logMode:
             return [f"{10**value:.3g}" for value in values]
-        return [f"{0.0 if abs(value) < spacing * 1e-6 else value:.4g}" for value in values]
+        return [short_number(0.0 if abs(value) < spacing * 1e-6 else value) for value in values]
+
+
+def short_number(value: float) -> str:
+    """Four significant digits; 20k for 20,000 and 1.5M for 1,500,000, where 2e+04 would be harder to read."""
+    for size, sign in ((1e6, "M"), (1e4, "k")):
+        if size <= abs(value) < 1e9:
+            return f"{value / (1e6 if sign == 'M' else 1e3):.4g}{sign}"
+    return f"{value:.4g}"

@@ -111,7 +111,7 @@ class LineChart(QFrame):
         self._stack = QStackedLayout()
         self._stack.addWidget(self._empty)
         self._stack.addWidget(self.plot)
-        layout = QVBoxLayout(self)
+        layout = self._layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 7, 8, 4)
         layout.setSpacing(1)
         layout.addWidget(self._title)
@@ -130,11 +130,11 @@ class LineChart(QFrame):
         self._title.setText(title)
         self.setAccessibleName(title)
 
-    def set_x(self, column: str) -> None:
-        """Draw over ``step`` or ``elapsed``."""
+    def set_x(self, column: str, label: str = "") -> None:
+        """Draw over ``step``, ``elapsed`` or another column, whose translated ``label`` is then given."""
         self._x = column
         self._bottom.durations = column == "elapsed"
-        label = _("time") if column == "elapsed" else _("step")
+        label = label or (_("time") if column == "elapsed" else _("step"))
         self._bottom.setLabel(label, **{"color": theme.current()["muted"], "font-size": "8pt"})
         self._bottom.picture = None
         self.plot.enableAutoRange()
@@ -160,8 +160,8 @@ class LineChart(QFrame):
         self.plot.addItem(item)
         return item
 
-    def add_level(self, value: float, label: str, colour: str) -> None:
-        """A horizontal line with a name, such as φ."""
+    def add_level(self, value: float, label: str, colour: str) -> pg.InfiniteLine:
+        """A horizontal line with a name, such as φ; returned so that it can be moved or hidden."""
         line = pg.InfiniteLine(
             pos=value,
             angle=0,
@@ -170,6 +170,7 @@ class LineChart(QFrame):
             labelOpts={"position": 0.05, "color": colour, "anchors": [(0, 0), (0, 0)]},
         )
         self.plot.addItem(line)
+        return line
 
     def set_note(self, text: str) -> None:
         """A remark behind the readings; plain text, already translated."""
@@ -205,8 +206,12 @@ class LineChart(QFrame):
         sign = "●" if one.points else "┄" if one.dashed else "━"
         return (
             f'<span style="white-space:nowrap"><span style="color:{one.colour}">{sign}</span>'
-            f"&nbsp;{_unbroken(one.label)}&nbsp;<b>{format_value(value)}</b></span>"
+            f"&nbsp;{_unbroken(one.label)}&nbsp;<b>{_unbroken(self._value_text(one, value))}</b></span>"
         )
+
+    def _value_text(self, one: Series, value: float | None) -> str:
+        """What stands behind a series' name: here its newest value."""
+        return format_value(value)
 
 
 def link_x(charts: list[LineChart]) -> None:

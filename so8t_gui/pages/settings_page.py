@@ -17,6 +17,7 @@ from so8t_engine.memory.budget import Estimate, estimate
 from so8t_engine.memory.fit import suggestions
 from so8t_engine.memory.geometry import UnknownModelError
 from so8t_engine.training.run_directory import write_atomically
+from so8t_gui.charts.schedule_preview import SchedulePreview
 from so8t_gui.forms import colours
 from so8t_gui.forms.budget_bar import BudgetCard
 from so8t_gui.forms.command_line import equivalent_command
@@ -24,6 +25,7 @@ from so8t_gui.forms.form import ConfigForm
 from so8t_gui.forms.panels import CommandCard, HelpCard
 from so8t_gui.forms.row import plain_label
 from so8t_gui.forms.toolbar import SettingsToolbar
+from so8t_gui.models.known_rows import KnownRows
 
 DEBOUNCE_MS = 120
 FIRST_PRESET = "demo"
@@ -37,8 +39,9 @@ class SettingsPage(QWidget):
 
     configChanged = Signal(object)  # noqa: N815  (Qt's manner)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QWidget | None = None, known_rows: KnownRows | None = None) -> None:
         super().__init__(parent)
+        self._known_rows = known_rows if known_rows is not None else KnownRows()
         self._config: Config | None = None
         self._problems: list[FieldProblem] = []
         self._estimate: Estimate | None = None
@@ -66,11 +69,12 @@ class SettingsPage(QWidget):
         self.form_scroll.setWidget(self.form)
         self.form_scroll.setMinimumWidth(self.form.minimumSizeHint().width() + 24)
         self.budget, self.help, self.command = BudgetCard(), HelpCard(), CommandCard()
+        self.preview = SchedulePreview()
         side = QWidget()
         column = QVBoxLayout(side)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(10)
-        for card in (self.budget, self.help, self.command):
+        for card in (self.budget, self.help, self.preview, self.command):
             column.addWidget(card)
         column.addStretch(1)
         self.side = QScrollArea()
@@ -238,6 +242,7 @@ class SettingsPage(QWidget):
             self._config, self._problems = None, result
         self.form.show_problems(self._problems)
         self._estimate_again()
+        self.refresh_preview()
         self.command.show_command(
             equivalent_command(self._config, self._base, self._source) if self._config else ""
         )
@@ -256,6 +261,13 @@ class SettingsPage(QWidget):
         except ModelError as error:
             self._model_error = error
             self.budget.show_nothing(str(error), blocking=not isinstance(error, UnknownModelError))
+
+    def refresh_preview(self) -> None:
+        """Draw the planned schedules again, as after a run has told how many rows there are."""
+        if self._config is None:
+            self.preview.show_stale()
+        else:
+            self.preview.show_config(self._config, self._known_rows.rows(self._config))
 
     def _refresh_note(self) -> None:
         source = Path(self._source).name if self._source else ""

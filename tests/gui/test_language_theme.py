@@ -11,7 +11,7 @@ from recorded_runs import START, state, step
 
 from so8t_engine.config import Config
 from so8t_engine.i18n import language
-from so8t_engine.training.events import EndEvent
+from so8t_engine.training.events import EndEvent, InfoEvent
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import EventWriter, RunDirectory
 from so8t_engine.training.states import State
@@ -99,3 +99,42 @@ def test_text_has_contrast_of_at_least_4_5(name: str) -> None:
     assert min(low.values()) >= 4.5, low
     lines = {colour: round(_contrast(colour, look["surface"]), 2) for colour in look.series}
     assert min(lines.values()) >= 3.0, lines
+
+
+def test_the_preview_of_the_schedules_changes_its_language(window: MainWindow) -> None:
+    window.settings_page.apply_changes({"so8t.alpha_schedule": "linear"})
+    english = window.settings_page.preview
+    assert english.source.text().startswith("scheduled")
+    before = english.alpha._items["alpha"].getOriginalDataset()[1].tolist()
+    window.change_language("ja")
+    japanese = window.settings_page.preview
+    assert japanese.source.text().startswith("スケジュール")
+    assert japanese.alpha._title.text() == "ゲート α"
+    assert japanese.alpha._items["alpha"].getOriginalDataset()[1].tolist() == before
+    window.change_language("en")
+    assert window.settings_page.preview.source.text().startswith("scheduled")
+
+
+def test_a_run_tells_the_preview_its_number_of_rows(
+    window: MainWindow, qtbot: QtBot, demo_config: Config, tmp_path: Path
+) -> None:
+    own = demo_config.model_copy(
+        update={"data": demo_config.data.model_copy(update={"train": "my_rows.jsonl"})}
+    )
+    window.settings_page.set_config(own)
+    assert "percent" in window.settings_page.preview.note.text()
+    run = RunDirectory.create(own, tmp_path / "runs" / "live")
+    ProcessMark.current().write(run.process)
+    writer = EventWriter(run)
+    writer.write(state(State.IDLE, State.LOADING, START))
+    writer.write(InfoEvent(facts={"rows_train": 160}))
+    window.attach(run.path)
+    # 160 rows in batches of 16, two epochs.
+    qtbot.waitUntil(lambda: window.settings_page.preview.note.text() == "Over 20 optimizer steps.")
+    window.change_language("ja")
+    window.change_language("en")
+    assert window.settings_page.preview.note.text() == "Over 20 optimizer steps.", "kept over a rebuild"
+    writer.write(state(State.LOADING, State.ABORTED, START + 2))
+    writer.write(EndEvent(status="aborted", step=0, seconds=2.0))
+    qtbot.waitUntil(lambda: not window.controller.live)
+    writer.close()

@@ -13,6 +13,7 @@ from so8t_engine.config import Config
 from so8t_engine.config.training import PHI
 from so8t_engine.training.events import MemoryEvent, WarningEvent
 from so8t_engine.training.states import State
+from so8t_gui.charts.axis import short_number
 from so8t_gui.charts.evaluation_panel import EvaluationPanel
 from so8t_gui.charts.gate_panel import GatePanel
 from so8t_gui.charts.line_chart import LineChart, Series
@@ -174,3 +175,9 @@ def test_a_warning_of_the_run_reaches_the_log() -> None:
     model = RunModel()
     model.digest([WarningEvent(kind="disk", sentence="Disk nearly full.", mend="Free some.", time=START)])
     assert model.log.lines[-1].level is Level.WARNING
+
+
+def test_axis_numbers_are_short() -> None:
+    expected = {0: "0", 0.00015: "0.00015", 9999: "9999", 10_000: "10k", 12_500: "12.5k", 2_500_000: "2.5M"}
+    assert {value: short_number(value) for value in expected} == expected
+    assert short_number(-20_000) == "-20k"

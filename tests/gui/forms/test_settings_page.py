@@ -12,6 +12,7 @@ from pytestqt.qtbot import QtBot
 
 from so8t_engine.config import Config, load_config
 from so8t_engine.memory.fit import with_changes
+from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.forms.editors import NumberEditor
 from so8t_gui.pages.settings_page import SettingsPage
 
@@ -320,7 +321,10 @@ def test_text_from_outside_is_never_markup(page: SettingsPage, tmp_path: Path) -
     file = tmp_path / "<b>bold</b>.yaml"
     page.load_file(file)
     page.apply_changes({"model.path": "<img src='file:///etc/passwd'>"})
-    labels = page.findChildren(QLabel)
+    # A chart's readings are the program's own markup and quote no setting.
+    readings = [chart._legend for chart in page.findChildren(LineChart)]
+    assert all("<img" not in label.text() for label in readings)
+    labels = [label for label in page.findChildren(QLabel) if label not in readings]
     assert any("<img" in label.text() for label in labels)
     assert all(label.textFormat() is Qt.TextFormat.PlainText for label in labels)
 
