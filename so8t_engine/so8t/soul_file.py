@@ -38,7 +38,7 @@ class SoulMetadata:
     rotation_map: str = ""
     gate_form: str = ""
     gate_source: str = ""  # scheduled or learned
-    placement: str = ""
+    placement: str = ""  # as `so8t_engine.so8t.placement` writes it, e.g. final_hidden+mlp:3,7
     base_model: str = ""
     base_revision: str = ""
     config_digest: str = ""
