@@ -11,6 +11,8 @@ from torch import Tensor
 
 from so8t_engine.config import Config
 from so8t_engine.errors import ModelError
+from so8t_engine.memory.geometry import model_geometry
+from so8t_engine.memory.terms import gate_activation_bytes
 from so8t_engine.model.loading import load_base
 from so8t_engine.model.so8t_model import Batch, SO8TModel, StepTotals
 from so8t_engine.so8t.attach import attach_from_placement
@@ -188,3 +190,29 @@ def test_a_layer_that_does_not_exist_is_named_with_those_that_do(tiny_config: Ma
     with pytest.raises(ModelError, match="no decoder layer 2") as caught:
         _model(tiny_config, so8t={"gate_layers": [0, 2]})
     assert "0 to 1" in caught.value.mend
+
+
+@pytest.mark.parametrize("site", ["mlp", "attention"])
+def test_a_gated_layer_saves_one_hidden_state_as_the_estimate_says(tiny_config: Make, site: str) -> None:
+    batch = _batch(2, 40)
+
+    def saved_bytes(layers: list[int]) -> int:
+        model = _model(tiny_config, so8t=GATE | {"gate_layers": layers, "gate_site": site})
+        kept: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = _loss(model, batch)
+        found = sum(kept.values())
+        loss.backward()
+        return found
+
+    none, one, two = saved_bytes([]), saved_bytes([0]), saved_bytes([0, 1])
+    geometry = model_geometry(tiny_config().model.path)
+    hidden = batch["input_ids_NT"].numel() * gate_activation_bytes(geometry, 4)
+    # K (8, 8, 8), the identity it is made with and g are kept once in addition.
+    assert one - none == pytest.approx(hidden, abs=(8 + 1) * 64 * 4 + 64)
+    assert two - one == pytest.approx(hidden, abs=64)
