@@ -1,4 +1,4 @@
-"""What can be found wrong before a run folder exists: the model's place, its layers and the rows. No torch."""
+"""What can be found wrong before a run folder exists: the model's place and layers, the rows. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from so8t_engine.so8t.placement import resolve_layers
 
 
 def preflight(config: Config) -> None:
-    """Raise `SO8TError` if the model's folder or a layer of the gate is missing, or the rows cannot be read."""
+    """Raise `SO8TError` if the model's folder, a layer of the gate or the rows cannot be found or read."""
     model_source(config.model)
     if config.so8t.gate_layers:
         try:
