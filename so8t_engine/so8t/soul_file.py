@@ -229,6 +229,33 @@ def load_into(adapter: SO8TAdapter, soul: Soul, *, repeat: bool = False) -> None
     adapter.load_state_dict(state)
 
 
+def adapter_of(soul: Soul, hidden_size: int) -> SO8TAdapter:
+    """A new adapter of the soul's map and form that holds its rotations, α and heads.
+
+    Raises:
+        SO8TError: the soul lacks α, a factor, its map or its form, or is of another hidden size.
+    """
+    meta = soul.metadata
+    if soul.alpha is None or soul.theta_safe is None or soul.theta_cmd is None:
+        raise SO8TError(
+            _("The soul file lacks α, R_safe or R_cmd."),
+            _("Take the soul.safetensors of a finished run."),
+        )
+    if not meta.rotation_map or not meta.gate_form:
+        raise SO8TError(
+            _("The soul file does not say which rotation map and gate form it has."),
+            _("Take the soul.safetensors of a finished run."),
+        )
+    adapter = SO8TAdapter(
+        hidden_size,
+        rotation_map=meta.rotation_map,  # type: ignore[arg-type]
+        gate_form=meta.gate_form,  # type: ignore[arg-type]
+        gate_learned=meta.gate_source == "learned",
+    )
+    load_into(adapter, soul)
+    return adapter
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, flush it to disk and rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
