@@ -339,7 +339,10 @@ def export_baked(
             tokenizer.save_pretrained(unfinished)
         if describe is not None:
             describe(unfinished, comparison)
-        unfinished.chmod(0o755)  # mkdtemp makes it private
+        unfinished.chmod(0o755)  # mkdtemp and safetensors make theirs private
+        for file in unfinished.iterdir():
+            if file.is_file():
+                file.chmod(0o644)
         unfinished.rename(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
