@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,6 +72,33 @@ def fit(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = Fa
     from so8t_engine.commands.budget import fit_report
 
     text, result = fit_report(config, set_ or [])
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(text)
+
+
+class BakedDtype(StrEnum):
+    """What a baked model's weights are saved in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+@app.command()
+def bake(
+    run: Annotated[Path, typer.Argument(help="a finished run's folder")],
+    out: Annotated[Path, typer.Option(help="the new model's folder; must not exist")],
+    dtype: Annotated[BakedDtype, typer.Option(help="of the saved weights")] = BakedDtype.float32,
+    untie: Annotated[
+        bool, typer.Option("--untie", help="give a head that shares the embedding's weight its own")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fold a run's gate and LoRA into one plain transformers model, after comparing logits; on the CPU."""
+    from so8t_engine.commands.bake import bake_run
+
+    text, result = bake_run(run, out, dtype=dtype.value, untie=untie, console=errors)
     if as_json:
         _print_json(result)
     else:

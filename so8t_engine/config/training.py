@@ -34,6 +34,28 @@ class SO8TConfig(Section):
         N_("Gate form"),
         N_("residual: h + g(Mh − h). additive: h + gMh, which grows the norm. geodesic: exp(g log M) h."),
     )
+    gate_layers: list[int] = setting(
+        [],
+        N_("Gate in layers"),
+        N_(
+            "The same rotations and α also act inside these decoder layers. Counted from 0, negative ones "
+            "from the end; empty gates none."
+        ),
+    )
+    gate_site: Literal["mlp", "attention"] = setting(
+        "mlp",
+        N_("Gate's place in a layer"),
+        N_(
+            "mlp: on the output of down_proj. attention: on the output of o_proj. Both before the residual "
+            "stream, so that the gate can be baked into that linear."
+        ),
+        advanced=True,
+    )
+    gate_final: bool = setting(
+        True,
+        N_("Gate before the LM head"),
+        N_("Gates the final hidden states. When off, the gate must act in at least one layer."),
+    )
     alpha_schedule: Literal["sigmoid", "linear", "phases", "learned"] = setting(
         "learned",
         N_("α schedule"),
@@ -125,6 +147,10 @@ class SO8TConfig(Section):
             raise ValueError(_("weights must not be negative"))
         if self.gate_form == "geodesic" and self.rotation_map == "free":
             raise ValueError(_("the geodesic gate needs an exact rotation map, exp or cayley"))
+        if not self.gate_final and not self.gate_layers:
+            raise ValueError(
+                _("without the gate before the LM head, gate_layers must name at least one decoder layer")
+            )
         return self
 
 

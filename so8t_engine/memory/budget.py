@@ -187,7 +187,8 @@ def estimate(config: Config) -> Estimate:
 
     Raises:
         UnknownModelError: a Hub model of which nothing is on this computer; its size is unknown.
-        ModelError: the model's folder or config.json cannot be used, or a LoRA target matches no layer.
+        ModelError: the model's folder or config.json cannot be used, or a LoRA target or a layer of
+            the gate does not exist.
     """
     geometry = model_geometry(config.model.path, config.model.revision)
     cpu = runs_on_cpu(config)

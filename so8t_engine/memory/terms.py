@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from so8t_engine.config import Config
 from so8t_engine.memory.geometry import Linear, ModelGeometry
+from so8t_engine.so8t.placement import resolve_layers
 
 MIB = 1024**2
 F32 = 4
@@ -29,7 +30,8 @@ class Assumptions:
             compute type's. 4 where norms or embedding were upcast.
         head_bytes: bytes a value of embedding and head; None is the compute type's.
         full_logits: the loss makes all logits at once rather than ``memory.loss_chunk`` tokens.
-        adapter_copies: float32 copies of the final hidden states that the SO8T adapter and PET keep.
+        adapter_copies: float32 copies of the final hidden states that the SO8T adapter and PET keep, with
+            the gated ones.
         activation_factor: measured over derived activations.
         fragmentation: part of the short-lived tensors that the allocator holds in addition.
         heap: part of all activations that the C library's heap holds in addition; CPU runs only.
@@ -119,6 +121,20 @@ def layer_activation_bytes(config: Config, geometry: ModelGeometry, compute: int
     return norms + attention + mlp + branches
 
 
+def gated_layers(config: Config, geometry: ModelGeometry) -> int:
+    """How many decoder layers hold a gate. Raises `ModelError` where one does not exist."""
+    return len(resolve_layers(config.so8t.gate_layers, geometry.layers))
+
+
+def gate_activation_bytes(geometry: ModelGeometry, compute: int) -> int:
+    """What a gated layer saves in addition, per token: the linear's output before the gate.
+
+    Without a gate nothing keeps that output, since the sum with the residual stream needs no operand for
+    its backward pass. K, 8 values a hidden unit, is the same for all tokens and layers.
+    """
+    return geometry.hidden * compute
+
+
 def attention_bytes(config: Config, geometry: ModelGeometry, compute: int) -> tuple[int, int]:
     """Quadratic parts: what one layer saves, and what exists once.
 
@@ -155,14 +171,21 @@ def step_terms(
     per_layer = layer_activation_bytes(config, geometry, compute, residual) * assumed.activation_factor
     saved_square, once_square = attention_bytes(config, geometry, compute)
     layer = int(tokens * per_layer) + saved_square
+    gated = gated_layers(config, geometry)
+    gate = tokens * gate_activation_bytes(geometry, compute)
     if config.training.gradient_checkpointing:
-        saved, recomputed = geometry.layers * tokens * geometry.hidden * residual, layer
+        # One layer at a time is recomputed; the widest is a gated one where there is any.
+        saved, recomputed = (
+            geometry.layers * tokens * geometry.hidden * residual,
+            layer + min(gated, 1) * gate,
+        )
     else:
-        saved, recomputed = geometry.layers * layer, 0
+        saved, recomputed = geometry.layers * layer + gated * gate, 0
     # Both halves of the MLP's gradient exist beside what the layer saved.
     backward = recomputed + tokens * 2 * geometry.intermediate * compute
     # Adapter, in float32: h, R_safe h, M h, h' and three second differences of PET.
-    adapter = tokens * geometry.hidden * assumed.adapter_copies * F32
+    copies = max(assumed.adapter_copies - (0 if config.so8t.gate_final else 1), 0)
+    adapter = tokens * geometry.hidden * copies * F32
     loss = logits_bytes(config, geometry, assumed.full_logits) + adapter
     short_lived = max(backward, loss)
 

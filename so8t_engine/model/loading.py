@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from so8t_engine.config.sections import ModelConfig
 from so8t_engine.errors import ModelError
 from so8t_engine.i18n import _
-from so8t_engine.model.dequantised import replace_nf4_by_dequantised
+from so8t_engine.model.dequantised import dequantise
 from so8t_engine.model.source import model_source
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def load_base(config: ModelConfig) -> nn.Module:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if device.type == "cpu" and config.quantization == "nf4":
-        count = replace_nf4_by_dequantised(model, dtype)
+        count = dequantise(model, dtype)
         log.info("%d nf4 layers dequantised once: there is no 4-bit kernel for training on the CPU", count)
     model.config.use_cache = False  # type: ignore[union-attr]
     return model.eval()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,8 @@ from torch import Tensor, nn
 from so8t_engine.config import Config
 from so8t_engine.config.training import SO8TConfig
 from so8t_engine.model.targets import resolve_targets
-from so8t_engine.so8t.adapter import AdapterOutput, SO8TAdapter
+from so8t_engine.so8t.adapter import AdapterOutput, Rotations, SO8TAdapter
+from so8t_engine.so8t.attach import attach_gate, attach_site_gates, decoder_layers_of
 from so8t_engine.so8t.losses import (
     IGNORE,
     LossWeights,
@@ -26,6 +29,7 @@ from so8t_engine.so8t.losses import (
     orthogonality_loss,
 )
 from so8t_engine.so8t.pet import pet_loss
+from so8t_engine.so8t.placement import Placement
 
 Batch = dict[str, Tensor]
 
@@ -88,12 +92,22 @@ def loss_weights(config: SO8TConfig, pet: float) -> LossWeights:
     )
 
 
+def gate_placement(config: SO8TConfig, layers: int) -> Placement:
+    """Where the configuration puts the gate in a model of so many layers. Raises `ModelError`."""
+    return Placement(config.gate_final, tuple(config.gate_layers), config.gate_site).resolved(layers)
+
+
 class SO8TModel(nn.Module):
-    """Base model with LoRA, the SO8T adapter on its final hidden states, and its loss.
+    """Base model with LoRA, the SO8T gate where `placement` says, and its loss.
+
+    The heads read R_safe h and M h of the final hidden states wherever the gate acts.
 
     Args:
         base: a frozen causal LM of transformers (body at ``.model``, head at ``.lm_head``).
         config: of the run.
+
+    Raises:
+        ModelError: a LoRA target or a layer of the gate does not exist.
     """
 
     def __init__(self, base: nn.Module, config: Config) -> None:
@@ -102,6 +116,7 @@ class SO8TModel(nn.Module):
 
         self.settings = config
         self.targets = resolve_targets(base, config.lora.targets)
+        self.placement = gate_placement(config.so8t, len(decoder_layers_of(base)))
         lora = LoraConfig(
             r=config.lora.r,
             lora_alpha=config.lora.alpha,
@@ -122,11 +137,16 @@ class SO8TModel(nn.Module):
             init_std=config.so8t.init_std,
             seed=config.training.seed,
         ).to(next(base.parameters()).device)
-        if config.training.gradient_checkpointing:
-            # MatMul8bitLt keeps tensors that non-reentrant checkpointing cannot see: reentrant with int8.
-            reentrant = config.model.quantization == "int8"
-            self.causal_lm.gradient_checkpointing_enable({"use_reentrant": reentrant})
-            if reentrant:
+        # After LoRA, so that the hooks see the sum of base and LoRA. No part of the state: hooks have none.
+        self._layer_gates = attach_site_gates(
+            self.causal_lm, self.so8t, self.placement.layers, self.placement.site
+        )
+        checkpointing = config.training.gradient_checkpointing
+        # MatMul8bitLt keeps tensors that non-reentrant checkpointing cannot see: reentrant with int8.
+        self._reentrant = checkpointing and config.model.quantization == "int8"
+        if checkpointing:
+            self.causal_lm.gradient_checkpointing_enable({"use_reentrant": self._reentrant})
+            if self._reentrant:
                 self.causal_lm.enable_input_require_grads()
 
     @property
@@ -138,8 +158,25 @@ class SO8TModel(nn.Module):
         """Name → parameter of everything that learns: LoRA, rotations, a learned α, heads."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def hidden_states(self, input_ids_NT: Tensor, attention_mask_NT: Tensor) -> Tensor:
-        """The body's final hidden states (N, T, H), before the gate."""
+    def train(self, mode: bool = True) -> SO8TModel:
+        """Switch the mode; the gates in layers forget the rotations of the last pass."""
+        super().train(mode)
+        if hasattr(self, "_layer_gates"):
+            self._layer_gates.use(None)
+        return self
+
+    def hidden_states(
+        self, input_ids_NT: Tensor, attention_mask_NT: Tensor, rotations: Rotations | None = None
+    ) -> Tensor:
+        """The body's final hidden states (N, T, H), before the gate in front of the LM head.
+
+        Gates inside layers act with ``rotations``, or with the adapter's current ones when None.
+        """
+        if self.placement.layers:
+            # A reentrant region runs its own backward pass through all it used: what several regions
+            # shared would be gone after the first. There each hook builds its rotations.
+            own = self._reentrant and self.training and torch.is_grad_enabled()
+            self._layer_gates.use(None if own else rotations or self.so8t.current_rotations())
         output = self.causal_lm.model(
             input_ids=input_ids_NT, attention_mask=attention_mask_NT, use_cache=False
         )
@@ -147,7 +184,7 @@ class SO8TModel(nn.Module):
         return hidden_NTH
 
     def logits(self, hidden_tH: Tensor) -> Tensor:
-        """The LM head on gated hidden states of any leading shape."""
+        """The LM head on hidden states, gated where the placement says, of any leading shape."""
         head = self.causal_lm.lm_head
         logits_tV: Tensor = head(hidden_tH.to(head.weight.dtype))
         return logits_tV
@@ -168,9 +205,34 @@ class SO8TModel(nn.Module):
         )
 
     def adapt(self, batch: Batch) -> tuple[Tensor, AdapterOutput]:
-        """``(hidden before the gate, adapter output)`` of a batch."""
-        hidden_NTH = self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"])
-        return hidden_NTH, self.so8t(hidden_NTH, batch["pool_index_N"])
+        """``(hidden before the gate at the LM head, adapter output)`` of a batch."""
+        rotations = self.so8t.current_rotations()
+        hidden_NTH = self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"], rotations)
+        return hidden_NTH, self._read(hidden_NTH, batch, rotations)
+
+    def _read(self, hidden_NTH: Tensor, batch: Batch, rotations: Rotations) -> AdapterOutput:
+        out: AdapterOutput = self.so8t(
+            hidden_NTH, batch["pool_index_N"], rotations, gate_hidden=self.placement.final
+        )
+        return out
+
+    @contextmanager
+    def speaking(self) -> Iterator[Any]:
+        """transformers' model with the gate at every place of it, in eval mode, to generate with.
+
+        Training has its gate before the head in `forward`, where only labelled tokens reach the head;
+        generation calls the head itself. The mode is put back afterwards.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            if self.placement.final:
+                with attach_gate(self.causal_lm, self.so8t):
+                    yield self.causal_lm
+            else:
+                yield self.causal_lm
+        finally:
+            self.train(was_training)
 
     def forward(
         self,
@@ -187,9 +249,9 @@ class SO8TModel(nn.Module):
         over its rows, and terms without rows (α, commutator) are divided by the number of micro-batches.
         """
         settings = self.settings.so8t
-        hidden_NTH = self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"])
         rotations = self.so8t.build_rotations()
-        out = self.so8t(hidden_NTH, batch["pool_index_N"], rotations)
+        hidden_NTH = self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"], rotations)
+        out = self._read(hidden_NTH, batch, rotations)
         lm_sum, _count = self.lm_loss(out.hidden_NTH, batch["labels_NT"])
         task_N, safety_N = batch["task_N"], batch["safety_N"]
         rows = len(task_N) / totals.rows

@@ -14,7 +14,7 @@ from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.so8t.blocks import BLOCK
 from so8t_engine.so8t.fused import can_fuse_build, fused_rotations
-from so8t_engine.so8t.gate import GATE_FORMS, GateForm, apply_gate
+from so8t_engine.so8t.gate import GATE_FORMS, GateForm, apply_gate, gate_matrix
 from so8t_engine.so8t.heads import SO8THeads, pool
 from so8t_engine.so8t.rotation import (
     GENERATORS,
@@ -39,7 +39,7 @@ class Rotations:
 
 @dataclass(frozen=True)
 class AdapterOutput:
-    """The gated hidden states (N, T, H), the heads' float32 logits, and g as a 0-dim tensor."""
+    """Hidden states (N, T, H) for the LM head, the heads' float32 logits, and g as a 0-dim tensor."""
 
     hidden_NTH: Tensor
     safety_logits_N2: Tensor
@@ -137,7 +137,12 @@ class SO8TAdapter(nn.Module):
             self.alpha.fill_(value)
 
     def forward(
-        self, hidden_NTH: Tensor, pool_index_N: Tensor, rotations: Rotations | None = None
+        self,
+        hidden_NTH: Tensor,
+        pool_index_N: Tensor,
+        rotations: Rotations | None = None,
+        *,
+        gate_hidden: bool = True,
     ) -> AdapterOutput:
         """Gate all tokens and read the heads at one token per row.
 
@@ -145,13 +150,15 @@ class SO8TAdapter(nn.Module):
             hidden_NTH: the final hidden states before the gate, shape (N, T, H).
             pool_index_N: the token the heads read, shape (N,): the last of the prompt or of the sequence.
             rotations: the result of `build_rotations`; built here when None.
+            gate_hidden: False hands the hidden states on as they are, for a gate inside layers alone.
         """
         built = rotations or self.build_rotations()
         pooled_NH = pool(hidden_NTH, pool_index_N)
         logits = self.heads(pooled_NH, built.safe_B88, built.total_B88)
         gate = self.gate
-        gated_NTH = apply_gate(hidden_NTH, built.total_B88, gate, self.gate_form)
-        return AdapterOutput(gated_NTH, logits.safety_N2, logits.task_N4, logits.dual_N22, gate)
+        if gate_hidden:
+            hidden_NTH = apply_gate(hidden_NTH, built.total_B88, gate, self.gate_form)
+        return AdapterOutput(hidden_NTH, logits.safety_N2, logits.task_N4, logits.dual_N22, gate)
 
     def gated(self, hidden_NTH: Tensor, rotations: Rotations | None = None) -> Tensor:
         """The gated hidden states alone, for generation and evaluation.
@@ -159,10 +166,16 @@ class SO8TAdapter(nn.Module):
         In eval mode without gradients the rotations are built once and kept until the mode, the device
         or the state changes; an optimizer step needs train mode.
         """
-        built = rotations or self._rotations_for_inference()
+        built = rotations or self.current_rotations()
         return apply_gate(hidden_NTH, built.total_B88, self.gate, self.gate_form)
 
-    def _rotations_for_inference(self) -> Rotations:
+    def gate_matrix(self, rotations: Rotations) -> Tensor:
+        """The gate's K (B, 8, 8) of these rotations and the current g, float32, differentiable in both."""
+        with torch.autocast(self.theta_safe.device.type, enabled=False):
+            return gate_matrix(rotations.total_B88, self.gate, self.gate_form)
+
+    def current_rotations(self) -> Rotations:
+        """`build_rotations`; in eval mode without gradients what was built before, see `gated`."""
         if self.training or torch.is_grad_enabled():
             return self.build_rotations()
         # Versions catch changes in place; kernels that write past autograd need the change of mode.

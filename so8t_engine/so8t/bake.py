@@ -1,15 +1,16 @@
-"""Folding the gate into the LM head, so that the exported model needs no code of ours.
+"""Folding the gate into weights, so that the exported model needs no code of ours.
 
-With the gate in front of the head, logits = W K h, hence W' = W K with the gate's block-diagonal K. The
-fold is linear and exact up to rounding; it is accepted only after the logits on real text agree.
+With the gate in front of the LM head, logits = W K h, hence W' = W K with the gate's block-diagonal K. A
+gate on the last linear of an attention or MLP is K (W x + b), hence W' = K W and b' = K b. The folds are
+linear and exact up to rounding; they are accepted only after the logits on real text agree.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Protocol, cast
@@ -20,9 +21,31 @@ from torch import Tensor, nn
 from so8t_engine.errors import ModelError
 from so8t_engine.i18n import _
 from so8t_engine.so8t.adapter import SO8TAdapter
-from so8t_engine.so8t.attach import attach_gate, lm_head_of
+from so8t_engine.so8t.attach import attach_from_placement, lm_head_of, site_linears
 from so8t_engine.so8t.blocks import apply_blocks
 from so8t_engine.so8t.gate import gate_matrix
+from so8t_engine.so8t.logit_comparison import BakeTolerance, LogitComparison, compare_pairs
+from so8t_engine.so8t.placement import SITE_MODULES, Placement
+
+__all__ = [
+    "BakeTolerance",
+    "LogitComparison",
+    "baked",
+    "baked_head_weight",
+    "baked_weights",
+    "check_tolerance",
+    "compare_logits",
+    "export_baked",
+    "fold_into_next",
+    "fold_into_previous",
+    "gated_logits",
+    "plain_logits",
+    "tied",
+]
+
+#: Dotted name of a parameter → what it becomes.
+Weights = Mapping[str, Tensor]
+_HEAD_ONLY = Placement()
 
 
 class _Causal(Protocol):
@@ -31,40 +54,7 @@ class _Causal(Protocol):
     config: Any
 
     def get_input_embeddings(self) -> nn.Module: ...
-    def save_pretrained(self, folder: str | Path) -> object: ...
-
-
-@dataclass(frozen=True)
-class LogitComparison:
-    """Gated against baked logits over all tokens compared.
-
-    ``max_abs`` is max|Δ logit|, ``top1`` the share of tokens with the same largest logit in [0, 1], ``kl``
-    the mean KL(gated ‖ baked) per token in nats.
-    """
-
-    max_abs: float
-    top1: float
-    kl: float
-    tokens: int
-
-
-@dataclass(frozen=True)
-class BakeTolerance:
-    """The largest accepted differences. The defaults are for float32 weights; bf16 rounding of W' alone
-    moves logits by about 2⁻⁸ of their size."""
-
-    max_abs: float = 1e-4
-    top1: float = 1.0
-    kl: float = 1e-6
-
-    def accepts(self, comparison: LogitComparison) -> bool:
-        """Whether every figure is within its limit; NaN and an empty comparison are not."""
-        return (
-            comparison.tokens > 0
-            and comparison.max_abs <= self.max_abs
-            and comparison.top1 >= self.top1
-            and comparison.kl <= self.kl
-        )
+    def save_pretrained(self, folder: str | Path, state_dict: dict[str, Tensor]) -> object: ...
 
 
 def fold_into_next(weight_VH: Tensor, matrix_B88: Tensor) -> Tensor:
@@ -85,6 +75,24 @@ def fold_into_previous(
     return weight_HV, None if bias_H is None else apply_blocks(bias_H, matrix_B88)
 
 
+def _fold_matrix(adapter: SO8TAdapter, device: torch.device) -> Tensor:
+    """The gate's K, made in float64 and rounded to float32 once."""
+    total_B88 = adapter.build_rotations().total_B88.double()
+    matrix_B88 = gate_matrix(total_B88, adapter.gate.double(), adapter.gate_form)
+    return matrix_B88.detach().float().to(device)
+
+
+def _plain(module: nn.Module, what: str) -> nn.Linear:
+    weight = getattr(module, "weight", None)
+    if type(module) is not nn.Linear or not isinstance(weight, Tensor) or not weight.is_floating_point():
+        raise ModelError(
+            _("%(what)s is a %(kind)s and not a plain linear layer.")
+            % {"what": what, "kind": type(module).__name__},
+            _("Merge the adapters and dequantise the layers before baking."),
+        )
+    return module
+
+
 @torch.no_grad()
 def baked_head_weight(model: nn.Module, adapter: SO8TAdapter) -> Tensor:
     """W' = W ((1 − g) I + g M) (or the K of the adapter's form): a new tensor of W's shape and dtype.
@@ -92,22 +100,53 @@ def baked_head_weight(model: nn.Module, adapter: SO8TAdapter) -> Tensor:
     Raises:
         ModelError: the head is quantised, adapted by PEFT, or of another hidden size.
     """
-    head = lm_head_of(model)
-    weight = getattr(head, "weight", None)
-    if type(head) is not nn.Linear or weight is None or not weight.is_floating_point():
-        raise ModelError(
-            _("The LM head is a %(kind)s and not a plain linear layer.") % {"kind": type(head).__name__},
-            _("Merge the adapters and dequantise the head before baking."),
-        )
+    head = _plain(lm_head_of(model), _("The LM head"))
     if head.in_features != adapter.hidden_size:
         raise ModelError(
             _("The LM head reads %(width)d units and the adapter has %(size)d.")
             % {"width": head.in_features, "size": adapter.hidden_size},
             _("Bake into the model that the adapter was trained with."),
         )
-    total_B88 = adapter.build_rotations().total_B88.double()
-    matrix_B88 = gate_matrix(total_B88, adapter.gate.double(), adapter.gate_form)
-    return fold_into_next(weight.detach(), matrix_B88.float().to(weight.device))
+    return fold_into_next(head.weight.detach(), _fold_matrix(adapter, head.weight.device))
+
+
+@torch.no_grad()
+def baked_weights(
+    model: nn.Module, adapter: SO8TAdapter, placement: Placement = _HEAD_ONLY
+) -> dict[str, Tensor]:
+    """The new value of each parameter that a gate at ``placement`` is folded into, by its dotted name.
+
+    Args:
+        model: dense, with LoRA merged.
+        adapter: the gate, the same at every place.
+        placement: in front of the LM head, inside layers, or both.
+
+    Raises:
+        ModelError: a place does not exist, or its linear is quantised, adapted by PEFT or of another size.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    found: dict[str, Tensor] = {}
+    for index, module in site_linears(model, placement.layers, placement.site).items():
+        what = _("%(name)s of decoder layer %(index)d") % {
+            "name": SITE_MODULES[placement.site],
+            "index": index,
+        }
+        linear = _plain(module, what)
+        if linear.out_features != adapter.hidden_size:
+            raise ModelError(
+                _("%(what)s gives %(width)d units and the adapter has %(size)d.")
+                % {"what": what, "width": linear.out_features, "size": adapter.hidden_size},
+                _("Bake into the model that the adapter was trained with."),
+            )
+        matrix_B88 = _fold_matrix(adapter, linear.weight.device)
+        own_H = None if linear.bias is None else linear.bias.detach()
+        weight_HV, bias_H = fold_into_previous(linear.weight.detach(), own_H, matrix_B88)
+        found[f"{names[module]}.weight"] = weight_HV
+        if bias_H is not None:
+            found[f"{names[module]}.bias"] = bias_H
+    if placement.final:
+        found[f"{names[lm_head_of(model)]}.weight"] = baked_head_weight(model, adapter)
+    return found
 
 
 def tied(model: nn.Module) -> bool:
@@ -120,71 +159,131 @@ def tied(model: nn.Module) -> bool:
 
 
 @contextmanager
-def baked_head(model: nn.Module, weight_VH: Tensor, *, untie: bool = False) -> Iterator[None]:
-    """The model with another head weight, inside the block; afterwards its own again.
+def baked(model: nn.Module, weights: Weights, *, untie: bool = False) -> Iterator[None]:
+    """The model with other weights, as `baked_weights` gives them, inside the block; then its own again.
 
     Raises:
-        ModelError: the embeddings are tied and ``untie`` is not set: the input embedding would be changed.
+        ModelError: the embeddings are tied, the head is among the weights and ``untie`` is not set: the
+            input embedding would be changed.
     """
-    head = cast(nn.Linear, lm_head_of(model))
-    was_tied = tied(model)
-    if was_tied and not untie:
+    head = lm_head_of(model)
+    places = {
+        name: (model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in weights
+    }
+    unties = tied(model) and any(module is head for module, _leaf in places.values())
+    if unties and not untie:
         raise ModelError(
             _("The LM head shares its weight with the input embedding."),
             _("Allow untying: the exported model then holds both, and grows by one of them."),
         )
     config = cast(_Causal, model).config
-    own, said = head.weight, getattr(config, "tie_word_embeddings", False)
-    head.weight = nn.Parameter(weight_VH, requires_grad=False)
-    if was_tied:
+    said = getattr(config, "tie_word_embeddings", False)
+    own = {name: getattr(module, leaf) for name, (module, leaf) in places.items()}
+    for name, (module, leaf) in places.items():
+        setattr(module, leaf, nn.Parameter(weights[name], requires_grad=False))
+    if unties:
         config.tie_word_embeddings = False
     try:
         yield
     finally:
-        head.weight = own
+        for name, (module, leaf) in places.items():
+            setattr(module, leaf, own[name])
         config.tie_word_embeddings = said
 
 
-def _kl_sum(gated_tV: Tensor, baked_tV: Tensor, tokens: int = 128) -> float:
-    """Σ_t KL(gated ‖ baked) in nats, in float64: in float32 rounding exceeds the differences sought."""
-    total = 0.0
-    for gated, baked in zip(torch.split(gated_tV, tokens), torch.split(baked_tV, tokens), strict=True):
-        log_p, log_q = gated.double().log_softmax(-1), baked.double().log_softmax(-1)
-        total += float((log_p.exp() * (log_p - log_q)).sum())
-    return total
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
-@torch.no_grad()
+def plain_logits(model: nn.Module, ids_NT: Tensor) -> Tensor:
+    """float32 logits (N, T, V) of the model as it is, in eval mode."""
+    with _evaluating(model):
+        logits_NTV: Tensor = model(input_ids=ids_NT).logits.float()
+        return logits_NTV
+
+
+def gated_logits(
+    model: nn.Module, adapter: SO8TAdapter, ids_NT: Tensor, placement: Placement = _HEAD_ONLY
+) -> Tensor:
+    """float32 logits (N, T, V) with the gate attached by hooks; the model may still be wrapped by PEFT."""
+    with attach_from_placement(model, adapter, placement):
+        return plain_logits(model, ids_NT)
+
+
 def compare_logits(
-    model: nn.Module, adapter: SO8TAdapter, weight_VH: Tensor, texts: Iterable[Tensor], *, untie: bool = False
+    model: nn.Module,
+    adapter: SO8TAdapter,
+    weights: Weights,
+    texts: Iterable[Tensor],
+    *,
+    placement: Placement = _HEAD_ONLY,
+    untie: bool = False,
+    gated: Sequence[Tensor] | None = None,
 ) -> LogitComparison:
-    """The gated model against the model with the head weight ``weight_VH``, token by token.
+    """The model with the gate's hooks against the model with baked weights, token by token.
 
     Args:
         model: without a gate attached; put into eval mode for the comparison.
         adapter: the gate.
-        weight_VH: as `baked_head_weight` gives it.
+        weights: as `baked_weights` gives them.
         texts: real text as token ids, each of shape (N, T) without padding.
-        untie: see `baked_head`.
+        placement: where the gate acts.
+        untie: see `baked`.
+        gated: the gated model's logits on ``texts``, where they were taken before LoRA was merged.
     """
-    training = model.training
-    model.eval()
-    largest, same, divergence, tokens = 0.0, 0, 0.0, 0
-    try:
-        for ids_NT in texts:
-            with attach_gate(model, adapter):
-                gated_NTV = model(input_ids=ids_NT).logits.float()
-            with baked_head(model, weight_VH, untie=untie):
-                baked_NTV = model(input_ids=ids_NT).logits.float()
-            # A maximum by Tensor, because max() of floats would pass over NaN.
-            difference = (gated_NTV - baked_NTV).abs().amax()
-            largest = float(torch.maximum(difference, difference.new_tensor(largest)))
-            same += int((gated_NTV.argmax(-1) == baked_NTV.argmax(-1)).sum())
-            divergence += _kl_sum(gated_NTV.flatten(0, -2), baked_NTV.flatten(0, -2))
-            tokens += ids_NT.numel()
-    finally:
-        model.train(training)
-    return LogitComparison(largest, same / max(1, tokens), divergence / max(1, tokens), tokens)
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for number, ids_NT in enumerate(texts):
+            gated_NTV = gated_logits(model, adapter, ids_NT, placement) if gated is None else gated[number]
+            with baked(model, weights, untie=untie):
+                yield gated_NTV, plain_logits(model, ids_NT)
+
+    return compare_pairs(pairs())
+
+
+def check_tolerance(comparison: LogitComparison, limits: BakeTolerance) -> None:
+    """Raise `ModelError`, with the figures, unless the comparison is within the limits."""
+    if limits.accepts(comparison):
+        return
+    raise ModelError(
+        _(
+            "The baked model differs from the gated one: max|Δ logit| %(max_abs).3g, same top token "
+            "%(top1).2f %%, KL %(kl).3g over %(tokens)d tokens."
+        )
+        % {
+            "max_abs": comparison.max_abs,
+            "top1": 100.0 * comparison.top1,
+            "kl": comparison.kl,
+            "tokens": comparison.tokens,
+        },
+        _("Bake in float32, or accept a wider tolerance for half precision after reading the figures."),
+    )
+
+
+def _save(model: nn.Module, folder: Path, dtype: torch.dtype | None) -> None:
+    """Save with floating tensors rounded to ``dtype``; tensors that share memory go on sharing it."""
+    rounded: dict[int, Tensor] = {}
+
+    def cast_once(tensor: Tensor) -> Tensor:
+        if dtype is None or not tensor.is_floating_point() or tensor.dtype == dtype:
+            return tensor
+        return rounded.setdefault(tensor.data_ptr(), tensor.to(dtype))
+
+    state = {name: cast_once(tensor) for name, tensor in model.state_dict().items()}
+    cast(_Causal, model).save_pretrained(folder, state_dict=state)
+    if dtype is not None:
+        # transformers notes the type of the model in memory; plain loading goes by this note.
+        file = folder / "config.json"
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content["dtype"] = str(dtype).removeprefix("torch.")
+        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def export_baked(
@@ -193,9 +292,13 @@ def export_baked(
     folder: Path,
     texts: Sequence[Tensor],
     *,
+    placement: Placement = _HEAD_ONLY,
     tolerance: BakeTolerance | None = None,
     untie: bool = False,
     tokenizer: Any = None,  # noqa: ANN401
+    gated: Sequence[Tensor] | None = None,
+    dtype: torch.dtype | None = None,
+    describe: Callable[[Path, LogitComparison], None] | None = None,
 ) -> LogitComparison:
     """Bake, compare on real text, and save a plain transformers model.
 
@@ -203,48 +306,43 @@ def export_baked(
 
     Args:
         model: dense, with LoRA merged, without a gate attached.
-        adapter: the gate in front of the LM head.
+        adapter: the gate.
         folder: must not exist yet.
         texts: token ids of real text, each (N, T) without padding.
+        placement: where the gate acts; every place is folded.
         tolerance: the limits of the comparison, by default those for float32.
         untie: allow a tied head to get a weight of its own.
         tokenizer: saved beside the model when given.
+        gated: see `compare_logits`.
+        dtype: what the saved weights are rounded to, after the comparison; None keeps the model's type.
+        describe: called with the folder before it appears, to write into it or, by raising, to refuse it.
 
     Returns:
         The comparison that admitted the export.
 
     Raises:
-        ModelError: the folder exists, the head cannot be baked, or the logits differ beyond the limits.
+        ModelError: the folder exists, a place cannot be baked, or the logits differ beyond the limits.
     """
     if folder.exists():
         raise ModelError(
             _("%(folder)s exists already.") % {"folder": folder}, _("Choose a folder that does not exist.")
         )
-    limits = tolerance or BakeTolerance()
-    weight_VH = baked_head_weight(model, adapter)
-    comparison = compare_logits(model, adapter, weight_VH, texts, untie=untie)
-    if not limits.accepts(comparison):
-        raise ModelError(
-            _(
-                "The baked model differs from the gated one: max|Δ logit| %(max_abs).3g, same top token "
-                "%(top1).2f %%, KL %(kl).3g over %(tokens)d tokens."
-            )
-            % {
-                "max_abs": comparison.max_abs,
-                "top1": 100.0 * comparison.top1,
-                "kl": comparison.kl,
-                "tokens": comparison.tokens,
-            },
-            _("Bake in float32, or accept a wider tolerance for half precision after reading the figures."),
-        )
+    weights = baked_weights(model, adapter, placement)
+    comparison = compare_logits(model, adapter, weights, texts, placement=placement, untie=untie, gated=gated)
+    check_tolerance(comparison, tolerance or BakeTolerance())
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with baked_head(model, weight_VH, untie=untie):
-            cast(_Causal, model).save_pretrained(unfinished)
+        with baked(model, weights, untie=untie):
+            _save(model, unfinished, dtype)
         if tokenizer is not None:
             tokenizer.save_pretrained(unfinished)
-        unfinished.chmod(0o755)  # mkdtemp makes it private
+        if describe is not None:
+            describe(unfinished, comparison)
+        unfinished.chmod(0o755)  # mkdtemp and safetensors make theirs private
+        for file in unfinished.iterdir():
+            if file.is_file():
+                file.chmod(0o644)
         unfinished.rename(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -20,7 +20,8 @@ from so8t_engine.so8t.blocks import BLOCK, Context
 
 log = logging.getLogger(__name__)
 
-_FORMS = {"plain": 0, "residual": 1, "additive": 2}
+# "given" is K itself, with the closed gate's identity; "plain" knows no gate.
+_FORMS = {"plain": 0, "residual": 1, "additive": 2, "given": 3}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -165,7 +166,7 @@ def _through_form(
     grad_kernel_B88: Tensor, matrix_B88: Tensor, gate: Tensor, form: int
 ) -> tuple[Tensor, Tensor | None]:
     """The gradients of M and g from that of K."""
-    if form == _FORMS["plain"]:
+    if form in (_FORMS["plain"], _FORMS["given"]):
         return grad_kernel_B88, None
     by_gate = (grad_kernel_B88 * matrix_B88).sum()
     if form == _FORMS["residual"]:
@@ -178,9 +179,9 @@ def fused_gate(hidden: Tensor, matrix_B88: Tensor, gate: Tensor | None, form: st
 
     Args:
         hidden: shape (…, H); `can_fuse` must hold.
-        matrix_B88: M, shape (H/8, 8, 8), float32.
+        matrix_B88: M or K, shape (H/8, 8, 8), float32.
         gate: g, 0-dim; None for ``plain``.
-        form: ``plain`` (K = M), ``residual`` or ``additive``.
+        form: ``plain`` (K = M), ``residual``, ``additive``, or ``given`` (K itself, the identity at g = 0).
 
     Returns:
         Shape and dtype of ``hidden``; summed in float32 and rounded once.

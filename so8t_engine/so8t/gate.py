@@ -22,7 +22,16 @@ from so8t_engine.so8t.logarithm import rotation_logarithm
 from so8t_engine.so8t.rotation import skew_exponential
 from so8t_engine.so8t.schedule import PHI, GateSchedule
 
-__all__ = ["GATE_FORMS", "PHI", "GateForm", "GateSchedule", "apply_gate", "gate_matrix", "gate_norm_change"]
+__all__ = [
+    "GATE_FORMS",
+    "PHI",
+    "GateForm",
+    "GateSchedule",
+    "apply_gate",
+    "apply_gate_matrix",
+    "gate_matrix",
+    "gate_norm_change",
+]
 
 GateForm = Literal["residual", "additive", "geodesic"]
 GATE_FORMS: tuple[GateForm, ...] = get_args(GateForm)
@@ -69,7 +78,18 @@ def apply_gate(
         check_cover(hidden_NTH, total_B88)
         strength = g if isinstance(g, Tensor) else total_B88.new_tensor(g)
         return fused_gate(hidden_NTH, total_B88, strength, form)
-    matrix_B88 = gate_matrix(total_B88, g, form)
+    return apply_gate_matrix(hidden_NTH, gate_matrix(total_B88, g, form), g)
+
+
+def apply_gate_matrix(hidden_NTH: Tensor, matrix_B88: Tensor, g: Tensor | float) -> Tensor:
+    """`apply_gate` with the K that `gate_matrix` made of this ``g``, for a gate that acts in several places.
+
+    ``g`` decides only whether the gate is shut; its gradient goes through ``matrix_B88``.
+    """
+    if can_fuse(hidden_NTH, matrix_B88, "given"):
+        check_cover(hidden_NTH, matrix_B88)
+        strength = g.detach() if isinstance(g, Tensor) else matrix_B88.new_tensor(g)
+        return fused_gate(hidden_NTH, matrix_B88, strength, "given")
     closed = g.detach() == 0 if isinstance(g, Tensor) else torch.tensor(g == 0.0)
     if closed.device.type == "cpu":
         # Read without a wait, so that an open gate spares the pass over the hidden states.

@@ -45,7 +45,7 @@ class SoulMetadata:
     rotation_map: str = ""
     gate_form: str = ""
     gate_source: str = ""  # scheduled or learned
-    placement: str = ""
+    placement: str = ""  # as `so8t_engine.so8t.placement` writes it, e.g. final_hidden+mlp:3,7
     base_model: str = ""
     base_revision: str = ""
     config_digest: str = ""
@@ -235,6 +235,33 @@ def load_into(adapter: SO8TAdapter, soul: Soul, *, repeat: bool = False) -> None
                 % {"model": meta.base_model or _("it does not say which")},
             )
     adapter.load_state_dict(state)
+
+
+def adapter_of(soul: Soul, hidden_size: int) -> SO8TAdapter:
+    """A new adapter of the soul's map and form that holds its rotations, α and heads.
+
+    Raises:
+        SO8TError: the soul lacks α, a factor, its map or its form, or is of another hidden size.
+    """
+    meta = soul.metadata
+    if soul.alpha is None or soul.theta_safe is None or soul.theta_cmd is None:
+        raise SO8TError(
+            _("The soul file lacks α, R_safe or R_cmd."),
+            _("Take the soul.safetensors of a finished run."),
+        )
+    if not meta.rotation_map or not meta.gate_form:
+        raise SO8TError(
+            _("The soul file does not say which rotation map and gate form it has."),
+            _("Take the soul.safetensors of a finished run."),
+        )
+    adapter = SO8TAdapter(
+        hidden_size,
+        rotation_map=meta.rotation_map,  # type: ignore[arg-type]
+        gate_form=meta.gate_form,  # type: ignore[arg-type]
+        gate_learned=meta.gate_source == "learned",
+    )
+    load_into(adapter, soul)
+    return adapter
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

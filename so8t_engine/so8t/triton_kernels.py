@@ -18,7 +18,7 @@ ADDITIVE = tl.constexpr(2)
 
 @triton.jit
 def _gate_blocks(matrix, gate, FORM: tl.constexpr):
-    """K of shape (C, 8, 8) from M: M itself, (1 − g) I + g M, or I + g M."""
+    """K of shape (C, 8, 8): what is given, or from M (1 − g) I + g M, or I + g M."""
     row = tl.arange(0, 8)[None, :, None]
     column = tl.arange(0, 8)[None, None, :]
     identity = tl.where(row == column, 1.0, 0.0)

@@ -27,6 +27,7 @@ def save_final(run: RunDirectory, prepared: Prepared, step: int, summary: dict[s
             base_model=prepared.config.model.path,
             base_revision=prepared.config.model.revision or "",
             config_digest=prepared.config.digest(),
+            placement=str(prepared.model.placement),
         )
         save_soul(folder / "soul.safetensors", soul)
         (folder / "results.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")

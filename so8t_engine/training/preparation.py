@@ -132,6 +132,7 @@ def _facts(prepared: Prepared, seconds: float, truncated: int) -> dict[str, Any]
         "parameters_so8t": own,
         "lora_modules": len(model.targets),
         "lora_names": names,
+        "gate_placement": str(model.placement),
         "rows_train": len(prepared.train),
         **{f"rows_{name}": len(rows) for name, rows in prepared.held_out.items()},
         "rows_truncated": truncated,

@@ -184,13 +184,18 @@ class TextEditor(Editor):
 
 
 class ListEditor(TextEditor):
-    """A list, its entries parted by commas."""
+    """A list, its entries parted by commas; empty where there is no entry."""
+
+    def __init__(self, spec: FieldSpec, parent: QWidget | None = None) -> None:
+        super().__init__(spec, parent)
+        if not spec.default:
+            self._line.setPlaceholderText(_("none"))
 
     def value(self) -> Any:  # noqa: ANN401
         parts = [part.strip() for part in self._line.text().replace("、", ",").split(",")]
         entries = [part for part in parts if part]
-        if self.spec.kind == "floats":
-            return [parse_number(entry, whole=False) for entry in entries]
+        if self.spec.kind in {"ints", "floats"}:
+            return [parse_number(entry, whole=self.spec.kind == "ints") for entry in entries]
         return entries
 
 
@@ -200,6 +205,7 @@ _EDITORS: dict[str, type[Editor]] = {
     "bool": BoolEditor,
     "choice": ChoiceEditor,
     "text": TextEditor,
+    "ints": ListEditor,
     "floats": ListEditor,
     "texts": ListEditor,
 }

@@ -15,7 +15,7 @@ from so8t_engine.config import Config
 from so8t_engine.config.fields import extra_of
 from so8t_engine.i18n import N_, _
 
-Kind = Literal["int", "float", "bool", "choice", "text", "floats", "texts"]
+Kind = Literal["int", "float", "bool", "choice", "text", "ints", "floats", "texts"]
 HIDDEN = frozenset({"schema_version"})
 #: Title of the group that holds the settings outside any section.
 GENERAL = N_("General")
@@ -72,6 +72,8 @@ class FieldSpec:
 
     def default_text(self) -> str:
         """The default as the editor would show it."""
+        if self.default == []:
+            return _("none")
         return _("not set") if self.default is None else format_value(self.default)
 
 
@@ -113,7 +115,9 @@ def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...]]:  # noqa: ANN401
     if typing.get_origin(annotation) is Literal:
         return "choice", tuple(str(value) for value in typing.get_args(annotation))
     if typing.get_origin(annotation) is list:
-        return ("floats" if typing.get_args(annotation)[0] is float else "texts"), ()
+        lists: dict[Any, Kind] = {int: "ints", float: "floats", str: "texts"}
+        if (inner := typing.get_args(annotation)[0]) in lists:
+            return lists[inner], ()
     kinds: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "text"}
     if annotation in kinds:
         return kinds[annotation], ()

@@ -35,6 +35,7 @@ FACTS = {
     "parameters_so8t": N_("SO8T parameters"),
     "lora_modules": N_("Adapted modules"),
     "lora_names": N_("Names of adapted modules"),
+    "gate_placement": N_("Place of the gate"),
     "rows_train": N_("Training rows"),
     "rows_validation": N_("Validation rows"),
     "rows_test": N_("Test rows"),

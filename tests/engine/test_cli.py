@@ -37,6 +37,7 @@ BAD: dict[str, tuple[str | None, list[str], int, list[str]]] = {
     "unknown key": (GOOD, ["training.learning_rat=1"], 2, ["training.learning_rate?"]),
     "batch 0": (GOOD, ["training.batch_size=0"], 2, ["training.batch_size", "at least 1"]),
     "learning rate abc": (GOOD, ["training.learning_rate=abc"], 2, ["training.learning_rate", "'abc'"]),
+    "a gate in no layer": (GOOD, ["so8t.gate_layers=[9]"], 1, ["no decoder layer 9", "0 to 3"]),
     "empty data": ("", [], 1, ["rows.jsonl", "empty"]),
     "a row without text": (GOOD + '{"task": "ALLOW"}\n', [], 1, ["rows.jsonl", "line 2"]),
     "a torn line": (GOOD + '{"prompt": "May I', [], 1, ["rows.jsonl", "line 2", "ends in the middle"]),

@@ -110,3 +110,11 @@ def test_the_digest_ignores_name_and_run_and_nothing_else() -> None:
     base = Config()
     assert parse_config("name: other\nrun: {cpu_threads: 1}").digest() == base.digest()
     assert parse_config("training: {seed: 1}").digest() != base.digest()
+
+
+def test_a_gate_must_act_somewhere() -> None:
+    with pytest.raises(ConfigError, match="at least one decoder layer") as caught:
+        parse_config("so8t: {gate_final: false}", name="x")
+    assert caught.value.exit_code == 2
+    config = parse_config("so8t: {gate_final: false, gate_layers: [-1]}")
+    assert (config.so8t.gate_layers, config.so8t.gate_site) == ([-1], "mlp")

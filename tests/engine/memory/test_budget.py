@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from so8t_engine.config import Config, load_config, parse_config
+from so8t_engine.errors import ModelError
 from so8t_engine.memory.budget import TERM_TITLES, Estimate, estimate
 from so8t_engine.memory.fit import longest_sequence, suggestions, with_changes
 from so8t_engine.memory.geometry import KNOWN_MODELS
-from so8t_engine.memory.terms import PLAIN, step_terms
+from so8t_engine.memory.terms import EXPECTED, PLAIN, step_terms
 
 PHI = "microsoft/Phi-3.5-mini-instruct"
 ON_CARD = {"model.path": PHI, "model.device": "cuda"}
@@ -64,6 +65,7 @@ settings_strategy = st.fixed_dictionaries(
         "model.quantization": st.sampled_from(["nf4", "int8", "none"]),
         "model.double_quant": st.booleans(),
         "model.attention": st.sampled_from(["sdpa", "eager"]),
+        "so8t.gate_layers": st.lists(st.integers(-1, 0), max_size=2),
         "model.device": st.sampled_from(["cuda", "cpu"]),
         "model.compute_dtype": st.sampled_from(["auto", "bf16", "fp32"]),
         "training.gradient_checkpointing": st.booleans(),
@@ -207,3 +209,42 @@ def test_terms_sum_to_the_device_total() -> None:
     result: Estimate = estimate(configured())
     outside = result.terms["context"] + result.terms["optimizer"]
     assert result.peak_reserved_bytes + outside == result.device_bytes
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_a_gated_layer_costs_one_hidden_state_where_activations_are_kept(checkpointing: bool) -> None:
+    def terms(**changes: object) -> dict[str, int]:
+        config = configured(
+            training__gradient_checkpointing=checkpointing,
+            data__max_length=4096,
+            memory__loss_chunk=16,  # the backward pass of a layer is the peak, not the loss
+            **changes,
+        )
+        chunked = dataclasses.replace(PLAIN, full_logits=False)
+        found, phase = step_terms(config, KNOWN_MODELS[PHI], chunked, cpu=False, compute=2)
+        assert phase == "backward"
+        return found
+
+    hidden = 4096 * 3072 * 2
+    none, one, three = terms(), terms(so8t__gate_layers=[5]), terms(so8t__gate_layers=[5, -1, 31, 0])
+    what, times = ("working_set", (1, 1)) if checkpointing else ("saved_activations", (1, 3))
+    for found, count in zip((one, three), times, strict=True):
+        assert found[what] - none[what] == count * hidden
+        changed = {name for name in none if found[name] != none[name]}
+        assert changed <= {what, "fragmentation"}
+
+
+def test_without_the_gate_before_the_head_its_copy_is_not_counted() -> None:
+    layers = {"so8t__gate_layers": [0], "data__max_length": 64, "memory__loss_chunk": 4096}
+    with_final, without = (configured(**layers, so8t__gate_final=final) for final in (True, False))
+    (a, phase), (b, _phase) = (
+        step_terms(c, KNOWN_MODELS[PHI], EXPECTED, cpu=False, compute=2) for c in (with_final, without)
+    )
+    assert phase == "loss"
+    assert a["working_set"] - b["working_set"] == 64 * 3072 * 4
+
+
+def test_a_gate_in_a_layer_that_does_not_exist_is_an_error_of_the_estimate() -> None:
+    with pytest.raises(ModelError, match="no decoder layer 32") as caught:
+        estimate(configured(so8t__gate_layers=[32]))
+    assert "0 to 31" in caught.value.mend

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausa
 from so8t_engine.config import Config
 from so8t_engine.config.sections import ModelConfig
 from so8t_engine.errors import ModelError
-from so8t_engine.model.dequantised import replace_nf4_by_dequantised
+from so8t_engine.model.dequantised import dequantise
 from so8t_engine.model.loading import load_base, load_tokenizer
 from so8t_engine.model.so8t_model import SO8TModel
 from so8t_engine.model.targets import resolve_targets
@@ -72,7 +72,7 @@ def test_dequantised_layers_compute_what_bitsandbytes_computes() -> None:
     model = nn.Sequential(quantised.to("cpu"))
     x_TH = torch.randn(5, 128)
     expected_TO = model(x_TH)
-    assert replace_nf4_by_dequantised(model, torch.float32) == 1
+    assert dequantise(model, torch.float32) == 1
     assert type(model[0]) is nn.Linear
     torch.testing.assert_close(model(x_TH), expected_TO, rtol=1e-5, atol=1e-5)
     # nf4 did change the weights: what is compared is not the unquantised layer.
@@ -146,3 +146,16 @@ def test_batches_are_a_function_of_seed_and_epoch_and_cover_every_row_once(group
     assert order(1, 0) != order(1, 1)
     assert order(1, 0) != order(2, 0)
     assert sorted(row for batch in order(1, 3) for row in batch) == list(range(523))
+
+
+def test_a_4_bit_layer_that_its_use_has_repacked_is_not_dequantised_to_other_values() -> None:
+    import bitsandbytes as bnb
+
+    layer = bnb.nn.Linear4bit(128, 64, bias=False, quant_type="nf4", compute_dtype=torch.float32).to("cpu")
+    layer.eval()
+    with torch.no_grad():
+        layer(torch.randn(2, 128))
+    # Only some processors repack; the mark is what counts.
+    layer.weight.quant_state.packing_format_for_cpu = True
+    with pytest.raises(ModelError, match="exact values"):
+        dequantise(nn.Sequential(layer), torch.float32)

@@ -181,7 +181,7 @@ def test_kept_rotations_are_forgotten_when_the_parameters_may_have_changed() -> 
     hidden_NTH = _hidden()
     with torch.no_grad():
         first = adapter.gated(hidden_NTH)
-        assert adapter._rotations_for_inference() is adapter._rotations_for_inference()
+        assert adapter.current_rotations() is adapter.current_rotations()
         adapter.load_state_dict(SO8TAdapter(HIDDEN, init_std=0.3, alpha_start=3.0, seed=9).state_dict())
         second = adapter.gated(hidden_NTH)
         adapter.theta_safe.add_(0.5)

@@ -9,7 +9,7 @@ from pathlib import Path
 import so8t_engine.so8t
 
 PAGE = Path(so8t_engine.so8t.__file__).parent / "FORMULAS.md"
-MODULES = "adapter|attach|bake|blocks|gate|heads|logarithm|losses|pet|rotation|schedule"
+MODULES = "adapter|attach|bake|blocks|gate|heads|logarithm|losses|pet|placement|rotation|schedule"
 
 
 def test_every_function_on_the_page_exists() -> None:
@@ -33,6 +33,6 @@ def test_every_test_on_the_page_exists() -> None:
 
 def test_every_formula_row_names_a_test() -> None:
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    body = [row for row in rows if not re.match(r"\| (formula|form|kind|head|loss) \|", row)]
+    body = [row for row in rows if not re.match(r"\| (formula|form|kind|head|loss|place) \|", row)]
     assert len(body) >= 30
     assert [row for row in body if "::test_" not in row] == []

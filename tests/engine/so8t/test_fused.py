@@ -14,7 +14,7 @@ from torch import Tensor
 from so8t_engine.so8t import fused
 from so8t_engine.so8t.adapter import SO8TAdapter
 from so8t_engine.so8t.blocks import apply_blocks
-from so8t_engine.so8t.gate import apply_gate, gate_matrix
+from so8t_engine.so8t.gate import apply_gate, apply_gate_matrix, gate_matrix
 from so8t_engine.so8t.rotation import generators_to_matrices
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -66,7 +66,7 @@ def test_rotations_and_their_gradients_are_float64s(scale: float) -> None:
 
 @compiled
 @pytest.mark.gpu
-@pytest.mark.parametrize("form", ["plain", "residual", "additive"])
+@pytest.mark.parametrize("form", ["plain", "given", "residual", "additive"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(1, 8), (5, 40), (2, 67, 136), (3, 100, 256)])
 def test_the_gate_and_its_gradients_are_the_torch_paths(
@@ -77,10 +77,11 @@ def test_the_gate_and_its_gradients_are_the_torch_paths(
     total_B88 = generators_to_matrices(_theta(shape[-1] // 8, 0.5).detach()[0]).requires_grad_()
     gate = torch.tensor(0.3, device=DEVICE, requires_grad=True)
     weight = torch.randn(shape, generator=random).to(DEVICE, dtype)
-    inputs = (hidden, total_B88) if form == "plain" else (hidden, total_B88, gate)
+    as_it_is = form in ("plain", "given")
+    inputs = (hidden, total_B88) if as_it_is else (hidden, total_B88, gate)
     assert fused.can_fuse(hidden, total_B88, form)
     ours = fused.fused_gate(hidden, total_B88, None if form == "plain" else gate, form)
-    kernel_B88 = total_B88 if form == "plain" else gate_matrix(total_B88, gate, form)  # type: ignore[arg-type]
+    kernel_B88 = total_B88 if as_it_is else gate_matrix(total_B88, gate, form)  # type: ignore[arg-type]
     theirs = apply_blocks(hidden, kernel_B88)
     assert ours.dtype == dtype
     # Float32 sums in another order may round to the neighbouring value of the hidden type.
@@ -99,8 +100,8 @@ def test_a_closed_gate_is_the_identity_bit_for_bit() -> None:
     hidden_TH = torch.tensor([[-0.0, float("inf"), 1e-40, 3.0] * 4], device=DEVICE)
     total_B88 = generators_to_matrices(_theta(2, 1.0).detach()[0])
     for g in (0.0, torch.tensor(0.0, device=DEVICE)):
-        out_TH = apply_gate(hidden_TH, total_B88, g)
-        assert torch.equal(out_TH.view(torch.int32), hidden_TH.view(torch.int32))
+        for out_TH in (apply_gate(hidden_TH, total_B88, g), apply_gate_matrix(hidden_TH, total_B88, g)):
+            assert torch.equal(out_TH.view(torch.int32), hidden_TH.view(torch.int32))
 
 
 @compiled

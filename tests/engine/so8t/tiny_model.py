@@ -12,12 +12,12 @@ from transformers import Phi3Config, Phi3ForCausalLM
 HIDDEN = 64
 
 
-def tiny_phi3(*, tied: bool = False, vocabulary: int = 256, seed: int = 0) -> Any:  # noqa: ANN401
+def tiny_phi3(*, tied: bool = False, vocabulary: int = 256, seed: int = 0, intermediate: int = 96) -> Any:  # noqa: ANN401
     torch.manual_seed(seed)
     config = Phi3Config(
         vocab_size=vocabulary,
         hidden_size=HIDDEN,
-        intermediate_size=96,
+        intermediate_size=intermediate,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=4,

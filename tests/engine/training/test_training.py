@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from so8t_engine.config import Config
+from so8t_engine.errors import ModelError
+from so8t_engine.so8t.soul_file import load_soul
 from so8t_engine.training.checkpoint import checkpoints, verify_folder
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import (
@@ -20,10 +22,12 @@ from so8t_engine.training.events import (
     EvaluationEvent,
     Event,
     GateEvent,
+    InfoEvent,
     RotationEvent,
     StateEvent,
     StepEvent,
 )
+from so8t_engine.training.preflight import preflight
 from so8t_engine.training.preparation import Prepared
 from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
@@ -228,3 +232,40 @@ def test_each_quantisation_trains_with_and_without_checkpointing(
     status, events = _run(config, tmp_path / "run")
     assert status == 0, [e for e in events if isinstance(e, ErrorEvent)]
     assert all(loss == loss for loss in _losses(events))
+
+
+def test_a_run_with_gates_in_layers_says_so_and_resumes_bit_identically(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "training": {"max_steps": 6, "epochs": 4.0, "gradient_checkpointing": True},
+        "so8t": {"gate_layers": [-1, 0], "gate_final": False, "alpha_start": 0.0},
+    }
+    status, whole = _run(tiny_config(**settings), tmp_path / "whole")
+    assert status == 0
+    path = tmp_path / "cut"
+    _run(tiny_config(**settings), path, _send_at(path, 3, Command.STOP))
+    status, events = _run(tiny_config(**settings), path, resume=True)
+    assert status == 0
+    assert _losses(events) == _losses(whole)
+    # Another place of the gate is another run from its first step on.
+    settings["so8t"] = settings["so8t"] | {"gate_layers": [0]}
+    assert _losses(_run(tiny_config(**settings), tmp_path / "other")[1])[0] != _losses(whole)[0]
+    assert load_soul(path / "final" / "soul.safetensors").metadata.placement == "mlp:0,1"
+    (facts,) = [event.facts for event in whole if isinstance(event, InfoEvent)]
+    assert facts["gate_placement"] == "mlp:0,1"
+
+
+def test_a_gate_in_a_layer_that_does_not_exist_ends_the_run_before_its_first_step(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    config = tiny_config(so8t={"gate_layers": [0, -3]})
+    with pytest.raises(ModelError, match="no decoder layer -3"):
+        preflight(config)
+    # What preflight cannot see, a model that is yet to be downloaded, the trainer does.
+    status, events = _run(config, tmp_path / "run")
+    assert status == 1
+    (error,) = [event for event in events if isinstance(event, ErrorEvent)]
+    assert "no decoder layer -3" in error.sentence
+    assert "0 to 1" in error.mend
+    assert _losses(events) == []

@@ -33,6 +33,7 @@ def test_bounds_units_scale_and_choices_come_from_the_declaration() -> None:
     assert SPECS["data.max_rows"].optional
     assert SPECS["run.directory"].picks == "folder"
     assert SPECS["so8t.class_weights"].kind == "floats"
+    assert (SPECS["so8t.gate_layers"].kind, SPECS["so8t.gate_layers"].default) == ("ints", [])
     assert SPECS["lora.dropout"].open_maximum
 
 
@@ -89,6 +90,7 @@ def test_a_text_that_is_no_number_stays_a_text() -> None:
     [
         {"training.learning_rate": 3e-5, "data.train": "my rows/it's.jsonl", "data.max_rows": 7},
         {"checkpoints.every_minutes": None, "lora.targets": ["o_proj"], "so8t.pet_weights": [0.0, 1.0, 2.5]},
+        {"so8t.gate_layers": [0, -1], "so8t.gate_site": "attention", "so8t.gate_final": False},
         {"name": "実行 1", "training.gradient_checkpointing": False, "model.revision": "1.0"},
     ],
 )

@@ -51,6 +51,7 @@ def test_every_value_of_a_config_survives_the_form(page: SettingsPage) -> None:
             "checkpoints.every_minutes": None,
             "lora.targets": ["o_proj", "down_proj"],
             "so8t.pet_weights": [0.0, 0.25, 1e-9],
+            "so8t.gate_layers": [0, 7, -1],
             "model.revision": "abc",
             "training.gradient_checkpointing": False,
             "training.optimizer": "adamw",
@@ -77,6 +78,8 @@ def test_typing_changes_the_config_within_the_debounce(qtbot: QtBot, page: Setti
         ("training.learning_rate", "nan", "finite"),
         ("data.max_length", "", "whole number"),
         ("so8t.class_weights", "1, 2, x, 4", "number"),
+        ("so8t.gate_layers", "1, x", "whole number"),
+        ("so8t.gate_layers", "1.5", "whole number"),
         ("model.path", "", "characters"),
     ],
 )
@@ -98,6 +101,18 @@ def test_a_wrong_value_is_explained_beneath_its_field_and_blocks_the_start(
     row.reset()
     assert page.config() is not None
     assert not row.error.isVisible()
+
+
+def test_a_list_of_whole_numbers_is_typed_and_emptied_again(qtbot: QtBot, page: SettingsPage) -> None:
+    type_into(qtbot, page, "so8t.gate_layers", "3, -1")
+    config = page.config()
+    assert config is not None
+    assert config.so8t.gate_layers == [3, -1]
+    type_into(qtbot, page, "so8t.gate_layers", "")
+    config = page.config()
+    assert config is not None
+    assert config.so8t.gate_layers == []
+    assert "none" in page.form.rows["so8t.gate_layers"].spec.default_text()
 
 
 def test_a_problem_of_a_whole_section_stands_beneath_its_title(qtbot: QtBot, page: SettingsPage) -> None:
