@@ -1,7 +1,8 @@
 """PET, the inertia of attitude: the second difference of hidden states over tokens.
 
-mean((h[t+2] − 2 h[t+1] + h[t])²) / mean(h²), over triples of real tokens. Linear motion costs nothing,
-and the value does not depend on the scale of the hidden states.
+Per row mean((h[t+2] − 2 h[t+1] + h[t])²) / mean(h²), over triples of real tokens, and the mean of that over
+the rows. Linear motion costs nothing, and the value depends neither on the scale of the hidden states nor on
+which rows share a batch.
 """
 
 from __future__ import annotations
@@ -15,20 +16,21 @@ _CHUNK = 512
 
 
 def _energy(hidden_NTH: Tensor, mask_NT: Tensor) -> Tensor:
-    """Σ h² over real tokens, float32."""
+    """Σ h² over a row's real tokens, shape (N,), float32."""
     work = hidden_NTH.to(_work_dtype(hidden_NTH)).masked_fill(~mask_NT.unsqueeze(-1), 0.0)
-    return work.square().sum()
+    return work.square().sum((1, 2))
 
 
-def _roughness(hidden_NTH: Tensor, triple_NT: Tensor, scale: Tensor, huber_delta: float | None) -> Tensor:
-    """Σ ρ(second difference · scale) over valid triples of a chunk with two more tokens than triples."""
+def _roughness(hidden_NTH: Tensor, triple_NT: Tensor, scale_N: Tensor, huber_delta: float | None) -> Tensor:
+    """Σ ρ(second difference · scale) over a row's triples, (N,), of a chunk with two more tokens than triples."""
     work = hidden_NTH.to(_work_dtype(hidden_NTH))
     difference = (work[:, 2:] - 2.0 * work[:, 1:-1] + work[:, :-2]).masked_fill(~triple_NT.unsqueeze(-1), 0.0)
-    scaled = difference * scale
+    scaled = difference * scale_N[:, None, None]
     if huber_delta is None:
-        return scaled.square().sum()
+        return scaled.square().sum((1, 2))
     size = scaled.abs()
-    return torch.where(size <= huber_delta, scaled.square(), huber_delta * (2.0 * size - huber_delta)).sum()
+    bounded = torch.where(size <= huber_delta, scaled.square(), huber_delta * (2.0 * size - huber_delta))
+    return bounded.sum((1, 2))
 
 
 def _work_dtype(hidden: Tensor) -> torch.dtype:
@@ -46,7 +48,7 @@ def pet_loss(hidden_NTH: Tensor, mask_NT: Tensor | None = None, huber_delta: flo
             h, is squared up to this size and grows linearly beyond (Huber 1964, twice his ρ).
 
     Returns:
-        0 where T < 3 or no triple is valid.
+        The mean over the rows; a row with fewer than three real tokens in a row counts as 0.
     """
     count_N, tokens, size = hidden_NTH.shape
     work = _work_dtype(hidden_NTH)
@@ -63,26 +65,27 @@ def pet_loss(hidden_NTH: Tensor, mask_NT: Tensor | None = None, huber_delta: flo
             else mask_NT.to(hidden_NTH.device) != 0
         )
         triple_NT = mask[:, 2:] & mask[:, 1:-1] & mask[:, :-2]
-        energy = torch.stack(
+        energy_N = torch.stack(
             [
                 checkpoint(_energy, part, marks, use_reentrant=False)
                 for part, marks in zip(
                     torch.split(hidden_NTH, _CHUNK, 1), torch.split(mask, _CHUNK, 1), strict=True
                 )
             ]
-        ).sum()
-        mean_square = energy / (mask.sum() * size).clamp(min=1)
+        ).sum(0)
+        mean_square_N = energy_N / (mask.sum(1) * size).clamp(min=1)
         # All-zero hidden states have no attitude to keep: 0 / tiny is 0.
-        scale = torch.rsqrt(mean_square.clamp(min=torch.finfo(work).tiny))
+        scale_N = torch.rsqrt(mean_square_N.clamp(min=torch.finfo(work).tiny))
         parts = [
             checkpoint(
                 _roughness,
                 hidden_NTH[:, start : start + _CHUNK + 2],
                 triple_NT[:, start : start + _CHUNK],
-                scale,
+                scale_N,
                 huber_delta,
                 use_reentrant=False,
             )
             for start in range(0, tokens - 2, _CHUNK)
         ]
-        return torch.stack(parts).sum() / (triple_NT.sum() * size).clamp(min=1)
+        row_N = torch.stack(parts).sum(0) / (triple_NT.sum(1) * size).clamp(min=1)
+        return row_N.mean()

@@ -36,13 +36,24 @@ def _randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def _pet_by_hand(hidden: np.ndarray, mask: np.ndarray) -> float:
-    """PET by loops over tokens, from the specification."""
-    squares, energy = [], [hidden[n, t] ** 2 for n, t in zip(*np.nonzero(mask), strict=True)]
-    for n in range(hidden.shape[0]):
-        for t in range(hidden.shape[1] - 2):
-            if mask[n, t] and mask[n, t + 1] and mask[n, t + 2]:
-                squares.append((hidden[n, t + 2] - 2 * hidden[n, t + 1] + hidden[n, t]) ** 2)
-    return float(np.mean(squares) / np.mean(energy)) if squares else 0.0
+    """PET by loops over rows and tokens, from the specification."""
+    rows = []
+    for one, real in zip(hidden, mask, strict=True):
+        triples = [t for t in range(len(one) - 2) if real[t] and real[t + 1] and real[t + 2]]
+        squares = [(one[t + 2] - 2 * one[t + 1] + one[t]) ** 2 for t in triples]
+        energy = [one[t] ** 2 for t in np.flatnonzero(real)]
+        rows.append(float(np.mean(squares) / np.mean(energy)) if squares else 0.0)
+    return float(np.mean(rows))
+
+
+@given(seeds, st.integers(2, 5), st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_pet_does_not_depend_on_how_rows_share_batches(seed: int, rows: int, cut: int) -> None:
+    hidden = _randn(rows, 7, 8, seed=seed)
+    mask = torch.rand(rows, 7, generator=torch.Generator().manual_seed(seed)) < 0.8
+    parts = zip(torch.split(hidden, cut), torch.split(mask, cut), strict=True)
+    shares = sum(float(pet_loss(part, marks)) * len(part) / rows for part, marks in parts)
+    assert shares == pytest.approx(float(pet_loss(hidden, mask)), rel=1e-12, abs=1e-15)
 
 
 @given(seeds, st.integers(1, 3), st.integers(1, 9))
