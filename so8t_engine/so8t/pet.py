@@ -22,7 +22,7 @@ def _energy(hidden_NTH: Tensor, mask_NT: Tensor) -> Tensor:
 
 
 def _roughness(hidden_NTH: Tensor, triple_NT: Tensor, scale_N: Tensor, huber_delta: float | None) -> Tensor:
-    """Σ ρ(second difference · scale) over each row's triples, (N,); a chunk has two more tokens than triples."""
+    """Σ ρ(second difference · scale) over each row's triples, (N,); a chunk has two tokens more."""
     work = hidden_NTH.to(_work_dtype(hidden_NTH))
     difference = (work[:, 2:] - 2.0 * work[:, 1:-1] + work[:, :-2]).masked_fill(~triple_NT.unsqueeze(-1), 0.0)
     scaled = difference * scale_N[:, None, None]
