@@ -38,6 +38,20 @@ def _luminance(colour: QColor) -> float:
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
 
+def _draw_narrowed(painter: QPainter, place: QRectF, text: str) -> None:
+    """``text`` in the middle of ``place``: in narrower letters where it is too wide, then cut off."""
+    painter.save()
+    wide = painter.fontMetrics().horizontalAdvance(text)
+    room = place.width() - 4
+    if wide > room > 0:
+        font = painter.font()
+        font.setStretch(max(62, int(100 * room / wide)))
+        painter.setFont(font)
+    shown = painter.fontMetrics().elidedText(text, Qt.TextElideMode.ElideRight, int(place.width()))
+    painter.drawText(place, Qt.AlignmentFlag.AlignCenter, shown)
+    painter.restore()
+
+
 class MatrixView(QWidget):
     """Square cells with optional row and column names and numbers.
 
@@ -120,8 +134,7 @@ class MatrixView(QWidget):
         for i, text in enumerate(self._labels):
             painter.drawText(QRectF(0, top + i * side, left - 6, side), right, text)
             column = QRectF(left + i * side, 0, side, top)
-            short = painter.fontMetrics().elidedText(text, Qt.TextElideMode.ElideRight, int(side) - 2)
-            painter.drawText(column, Qt.AlignmentFlag.AlignCenter, short)
+            _draw_narrowed(painter, column, text)
 
     def _cell_at(self, point: QPointF) -> tuple[int, int] | None:
         if self._matrix is None:

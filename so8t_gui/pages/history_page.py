@@ -180,7 +180,7 @@ class HistoryPage(QWidget):
         layout.addWidget(title)
         layout.addLayout(where)
         layout.addWidget(self.table, 1)
-        layout.addWidget(self.empty)
+        layout.addWidget(self.empty, 1)
         layout.addLayout(actions)
         self._enable()
         return page
