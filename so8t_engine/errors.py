@@ -47,3 +47,9 @@ class RunError(SO8TError):
     """A run directory cannot be written, read or controlled."""
 
     kind = "run"
+
+
+class MemoryLimitError(SO8TError):
+    """A run cannot go on within its memory limit."""
+
+    kind = "oom"

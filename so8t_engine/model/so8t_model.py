@@ -141,13 +141,19 @@ class SO8TModel(nn.Module):
         self._layer_gates = attach_site_gates(
             self.causal_lm, self.so8t, self.placement.layers, self.placement.site
         )
-        checkpointing = config.training.gradient_checkpointing
+        self.loss_chunk = config.memory.loss_chunk
+        self.checkpointing = self._reentrant = False
+        if config.training.gradient_checkpointing:
+            self.enable_checkpointing()
+
+    def enable_checkpointing(self) -> None:
+        """Recompute each layer's activations in the backward pass instead of keeping them."""
         # MatMul8bitLt keeps tensors that non-reentrant checkpointing cannot see: reentrant with int8.
-        self._reentrant = checkpointing and config.model.quantization == "int8"
-        if checkpointing:
-            self.causal_lm.gradient_checkpointing_enable({"use_reentrant": self._reentrant})
-            if self._reentrant:
-                self.causal_lm.enable_input_require_grads()
+        self._reentrant = self.settings.model.quantization == "int8"
+        self.causal_lm.gradient_checkpointing_enable({"use_reentrant": self._reentrant})
+        if self._reentrant:
+            self.causal_lm.enable_input_require_grads()
+        self.checkpointing = True
 
     @property
     def causal_lm(self) -> Any:  # noqa: ANN401  (transformers' model classes share no useful type)
@@ -200,7 +206,7 @@ class SO8TModel(nn.Module):
             gated_NTH[:, :-1][labelled],
             self.logits,
             next_NT[labelled],
-            self.settings.memory.loss_chunk,
+            self.loss_chunk,
             shift=False,
         )
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from so8t_engine.errors import DataError
+import torch
+
+from so8t_engine.data.tokenize import Encoded
+from so8t_engine.errors import DataError, MemoryLimitError
 from so8t_engine.evaluation.baseline import bag_of_words_baselines
 from so8t_engine.evaluation.evaluate import Evaluation, evaluate
 from so8t_engine.i18n import _
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import EvaluationEvent, ProgressEvent, WarningEvent
 from so8t_engine.training.preparation import Prepared
+from so8t_engine.training.recovery import release_memory
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +34,7 @@ class HeldOut:
         self._first: dict[str, Evaluation] = {}
         self._last: dict[str, Evaluation] = {}
         self._baseline: dict[str, dict[str, float]] = {}
+        self._tokens = prepared.max_evaluation_tokens
 
     def before(self) -> None:
         """All splits, with the untrained heads, and the baseline."""
@@ -75,14 +81,7 @@ class HeldOut:
             self._control.check()
             return not self._control.ending
 
-        found = evaluate(
-            self._prepared.model,
-            rows,
-            self._prepared.collate,
-            self._prepared.max_evaluation_tokens,
-            autocast_dtype=self._prepared.autocast_dtype,
-            proceed=proceed,
-        )
+        found = self._evaluate(rows, proceed)
         if found is None:
             return
         if step == 0:
@@ -100,6 +99,39 @@ class HeldOut:
                 confusion=found.confusion,
             )
         )
+
+    def _evaluate(self, rows: list[Encoded], proceed: Callable[[int], bool]) -> Evaluation | None:
+        """Evaluate, in smaller batches where memory runs out. Raises `MemoryLimitError`."""
+        while True:
+            try:
+                return evaluate(
+                    self._prepared.model,
+                    rows,
+                    self._prepared.collate,
+                    self._tokens,
+                    autocast_dtype=self._prepared.autocast_dtype,
+                    proceed=proceed,
+                )
+            except torch.OutOfMemoryError as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+            release_memory()
+            longest = max(len(row.input_ids) for row in rows)
+            if self._tokens <= longest:
+                raise MemoryLimitError(
+                    _("Not even one held-out row of %(count)d tokens fits into the memory limit.")
+                    % {"count": longest},
+                    _("Shorten the sequence or raise the memory limit."),
+                )
+            self._tokens = max(self._tokens // 2, longest)
+            self._control.emit(
+                WarningEvent(
+                    kind="oom",
+                    sentence=_("Memory ran out in an evaluation (%(reason)s); it is repeated.")
+                    % {"reason": reason},
+                    mend=_("Held-out rows are evaluated %(count)d tokens at a time from now on.")
+                    % {"count": self._tokens},
+                )
+            )
 
     def _fit_baseline(self) -> None:
         """The same rows judged by words alone. A baseline that cannot be fitted is a warning, not a zero."""

@@ -74,6 +74,10 @@ class StepObserver:
         self._terms = {}
         self._began = time.perf_counter()
 
+    def repeat_step(self) -> None:
+        """The step's passes so far do not count: they are done again."""
+        self._terms = {}
+
     def add(self, report: LossReport) -> None:
         """Add a micro-batch's shares; nothing is read from the card yet."""
         for name, (raw, weighted) in report.terms.items():

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 import transformers
 
-from so8t_engine.errors import RunError, SO8TError
+from so8t_engine.errors import MemoryLimitError, RunError, SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.training.checkpoint import newest_usable
 from so8t_engine.training.control import AbortRequested, RunControl, StopRequested
@@ -169,7 +169,14 @@ def _train_prepared(
         observer.rotation(0)
         held_out.before()
     control.check_loading()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except MemoryLimitError:
+        # The step in flight changed nothing: what stands is the state after the last whole step.
+        outcome.step = trainer.state.global_step
+        if trainer.state.global_step:
+            observer.save(trainer, "oom")
+        raise
     outcome.step = trainer.state.global_step
     control.check()
     stopped = control.is_(State.STOPPING)

@@ -29,8 +29,10 @@ from so8t_engine.so8t.schedule import GateSchedule, pet_weight_at
 from so8t_engine.training.batches import EpochBatches
 from so8t_engine.training.checkpoint import Published, checkpoint_path, publish_folder
 from so8t_engine.training.control import RunControl
+from so8t_engine.training.events import WarningEvent
 from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.optimizer import make_optimizer, make_scheduler
+from so8t_engine.training.recovery import Recovery, release_memory
 
 WEIGHTS = "trainable.safetensors"
 
@@ -75,6 +77,10 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
             config.training.length_grouping,
         )
         self._totals = StepTotals(1, 1, 0, 0, 1)
+        self.recovery = Recovery(model)
+        self._step_batches: list[dict[str, Tensor]] = []
+        self._started = 0
+        self._returned: Tensor | float = 0.0
         self.schedule: GateSchedule | None = None
         self.step_groups: list[dict[str, Any]] = []
         super().__init__(
@@ -108,9 +114,58 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         batches: list[dict[str, Tensor]] = []
         while len(batches) < num_batches and (batch := next(epoch_iterator, None)) is not None:
             batches.append(batch)
-        self._totals = StepTotals.of(batches)
+        self._step_batches, self._started, self._returned = batches, 0, 0.0
+        self._totals = self._count(batches)
         self.observer.step_tokens = sum(int(b["attention_mask_NT"].sum()) for b in batches)
         return batches, torch.tensor(max(self._totals.tokens, 1), device=device)
+
+    def _count(self, batches: list[dict[str, Tensor]]) -> StepTotals:
+        return StepTotals.of([piece for batch in batches for piece in self.recovery.pieces(batch)])
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """One micro-batch. If memory runs out, the step so far is repeated in smaller pieces."""
+        self._started += 1
+        todo = [inputs]
+        while True:
+            loss: Tensor | None = None
+            try:
+                for batch in todo:
+                    for piece in self.recovery.pieces(batch):
+                        share = super().training_step(model, piece, num_items_in_batch)
+                        loss = share if loss is None else loss + share
+            except torch.OutOfMemoryError as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+            else:
+                assert loss is not None
+                break
+            self._make_room(model, reason)
+            todo = self._step_batches[: self._started]
+        if len(todo) > 1:  # the earlier micro-batches were counted when they were done the first time
+            loss = loss - self._returned
+        self._returned = self._returned + loss
+        return loss
+
+    def _make_room(self, model: torch.nn.Module, reason: str) -> None:
+        model.zero_grad(set_to_none=True)
+        self.observer.repeat_step()
+        release_memory()
+        change = self.recovery.change(max(len(batch["task_N"]) for batch in self._step_batches))
+        self._totals = self._count(self._step_batches)
+        self.run_control.emit(
+            WarningEvent(
+                kind="oom",
+                sentence=_(
+                    "Memory ran out in step %(step)d (%(reason)s); the step is repeated and nothing is lost."
+                )
+                % {"step": self.state.global_step + 1, "reason": reason},
+                mend=change,
+            )
+        )
 
     def compute_loss(
         self,
