@@ -86,6 +86,18 @@ class BakedDtype(StrEnum):
 
 
 @app.command()
+def probe(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
+    """Measure two real steps on the longest rows; the estimate then says "measured"."""
+    from so8t_engine.commands.budget import probe_report
+
+    text, result = probe_report(config, set_ or [], errors.print)
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(text)
+
+
+@app.command()
 def bake(
     run: Annotated[Path, typer.Argument(help="a finished run's folder")],
     out: Annotated[Path, typer.Option(help="the new model's folder; must not exist")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 from hypothesis import HealthCheck, settings
 
@@ -12,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Nothing in a test may ask the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What this person probed before is none of a test's business.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="so8t-tests-cache-")
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

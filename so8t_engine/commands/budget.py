@@ -1,8 +1,9 @@
-"""``so8t estimate`` and ``so8t fit``; no torch."""
+"""``so8t estimate`` and ``so8t fit``, without torch; ``so8t probe``, with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +18,19 @@ def estimate_report(path: Path, overrides: Sequence[str]) -> tuple[str, dict[str
     found = estimate(load_config(path, overrides))
     lines = [f"{name:<24}{gib(size):>12}" for name, size in found.terms.items()]
     verdict = _("fits") if found.fits else _("does not fit")
+    if found.measured is not None:
+        lines.append(found.sentence)
     lines.append(
         _("Estimated peak %(peak)s (%(low)s to %(high)s) of %(budget)s: %(verdict)s.")
         % {
-            "peak": gib(found.peak_reserved_bytes),
+            "peak": gib(found.device_bytes),
             "low": gib(found.low_bytes),
             "high": gib(found.high_bytes),
             "budget": gib(found.budget_bytes),
             "verdict": verdict,
         }
     )
-    return "\n".join([*lines, *found.notes]) + "\n", {
-        "fits": found.fits,
-        "peak_bytes": found.peak_bytes,
-        "peak_reserved_bytes": found.peak_reserved_bytes,
-        "low_bytes": found.low_bytes,
-        "high_bytes": found.high_bytes,
-        "budget_bytes": found.budget_bytes,
-        "terms": found.terms,
-        "source": found.source,
-        "notes": list(found.notes),
-    }
+    return "\n".join([*lines, *found.notes]) + "\n", found.to_json()
 
 
 def fit_report(path: Path, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -54,4 +47,28 @@ def fit_report(path: Path, overrides: Sequence[str]) -> tuple[str, dict[str, Any
         "suggestions": [
             {"sentence": p.sentence, "changes": p.changes, "saves_bytes": p.saves_bytes} for p in proposals
         ],
+    }
+
+
+def probe_report(
+    path: Path, overrides: Sequence[str], say: Callable[[str], None]
+) -> tuple[str, dict[str, Any]]:
+    """A probe's peaks as text and as the object of ``--json``. Raises `SO8TError`."""
+    from so8t_engine.memory.probe import probe
+
+    config = load_config(path, overrides)
+    result = probe(config, say)
+    found = estimate(config)
+    lines = []
+    for phase, peak in result.phases.items():
+        figures = [
+            f"{name} {gib(size)}" for name, size in asdict(peak).items() if size is not None
+        ]  # the names of the JSON's fields
+        lines.append(f"{phase:<12}{'  '.join(figures)}")
+    lines += [found.sentence, *found.notes]
+    return "\n".join(lines) + "\n", asdict(result) | {
+        "peak_bytes": result.peak_bytes,
+        "peak_phase": result.peak_phase,
+        "estimated_bytes": found.device_bytes,
+        "fits": found.fits,
     }

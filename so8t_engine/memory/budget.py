@@ -1,11 +1,12 @@
 """How much memory a run will need, said before it starts. Imports no torch; takes well under a millisecond.
 
-The result is always an estimate: `so8t_engine.memory.terms` holds the arithmetic and what it rests on.
+`so8t_engine.memory.terms` holds the arithmetic and what it rests on. Where a probe has measured the same
+configuration on this device, its figure decides, and the result says so.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psutil
@@ -13,7 +14,8 @@ import psutil
 from so8t_engine.config import Config
 from so8t_engine.i18n import N_, _
 from so8t_engine.memory.geometry import ModelGeometry, model_geometry
-from so8t_engine.memory.nvml import card_total
+from so8t_engine.memory.measured import ProbeResult, find, memory_digest
+from so8t_engine.memory.nvml import card_name, card_total
 from so8t_engine.memory.terms import EXPECTED, HIGH, LOW, step_terms
 
 GIB = 1024**3
@@ -50,7 +52,7 @@ class Estimate:
         terms: each thing that lives there; they add up to `device_bytes`.
         notes: sentences on what the estimate rests on.
         on_cpu: it concerns system memory, not a card.
-        source: always ``estimated``; a measured figure will say so in this place.
+        measured: what a probe of this configuration measured on this device; None without one.
     """
 
     fits: bool
@@ -62,7 +64,17 @@ class Estimate:
     terms: dict[str, int]
     notes: tuple[str, ...] = ()
     on_cpu: bool = False
-    source: str = "estimated"
+    measured: ProbeResult | None = None
+
+    @property
+    def source(self) -> str:
+        """``measured`` where a probe decides `fits`, else ``estimated``."""
+        return "estimated" if self.measured is None else "measured"
+
+    @property
+    def needed_bytes(self) -> int:
+        """What decides whether the run fits: the probe's peak, or else the estimate."""
+        return self.device_bytes if self.measured is None else self.measured.peak_bytes
 
     @property
     def device_bytes(self) -> int:
@@ -78,6 +90,10 @@ class Estimate:
             "high": gib(self.high_bytes),
             "limit": gib(self.budget_bytes),
         }
+        if self.measured is not None:
+            values["measured"] = gib(self.measured.peak_bytes)
+            values["date"] = self.measured.measured_at[:10]
+            return _("measured %(measured)s GiB on %(date)s (estimated %(peak)s) of %(limit)s GiB") % values
         if self.on_cpu:
             return _("estimated %(peak)s GiB (%(low)s–%(high)s) of %(limit)s GiB free system memory") % values
         return _("estimated %(peak)s GiB (%(low)s–%(high)s) of %(limit)s GiB") % values
@@ -88,10 +104,15 @@ class Estimate:
         if self.fits:
             return ""
         values = {
-            "peak": gib(self.device_bytes),
+            "peak": gib(self.needed_bytes),
             "limit": gib(self.budget_bytes),
-            "over": gib(self.device_bytes - self.budget_bytes),
+            "over": gib(self.needed_bytes - self.budget_bytes),
         }
+        if self.measured is not None:
+            return (
+                _("A probe measured %(peak)s GiB, %(over)s GiB more than the limit of %(limit)s GiB.")
+                % values
+            )
         if self.on_cpu:
             return (
                 _("The run needs an estimated %(peak)s GiB; %(limit)s GiB of system memory are free.")
@@ -114,6 +135,7 @@ class Estimate:
             "budget_bytes": self.budget_bytes,
             "terms": dict(self.terms),
             "source": self.source,
+            "measured": None if self.measured is None else asdict(self.measured),
             "on_cpu": self.on_cpu,
             "notes": list(self.notes),
         }
@@ -182,6 +204,24 @@ def _notes(config: Config, geometry: ModelGeometry, phase: str, cpu: bool) -> tu
     return tuple(notes)
 
 
+_PHASE_NAMES = {
+    "loading": N_("loading"),
+    "evaluation": N_("evaluation"),
+    "step": N_("an optimizer step"),
+    "save": N_("saving"),
+}
+
+
+def _measured_notes(measured: ProbeResult) -> tuple[str, ...]:
+    notes = [
+        _("Measured by a probe with rows of up to %(count)d tokens; the peak is in %(phase)s.")
+        % {"count": measured.longest_row, "phase": _(_PHASE_NAMES[measured.peak_phase])}
+    ]
+    if not measured.rows_fill:
+        notes.append(_("No row is as long as the sequence length; longer rows would need more."))
+    return tuple(notes)
+
+
 def estimate(config: Config) -> Estimate:
     """The memory that training with ``config`` will need.
 
@@ -200,14 +240,17 @@ def estimate(config: Config) -> Estimate:
     paged = not cpu and config.training.optimizer.startswith("paged")
     reserved = sum(terms.values()) - terms["context"] - (terms["optimizer"] if paged else 0)
     budget = _budget(config, cpu)
+    measured = find(memory_digest(config, geometry, "cpu" if cpu else card_name() or ""))
+    needed = sum(terms.values()) if measured is None else measured.peak_bytes
     return Estimate(
-        fits=sum(terms.values()) <= budget,
+        fits=needed <= budget,
         peak_bytes=reserved - terms["fragmentation"],
         peak_reserved_bytes=reserved,
         low_bytes=sum(low.values()),
         high_bytes=sum(high.values()),
         budget_bytes=budget,
         terms=terms,
-        notes=_notes(config, geometry, phase, cpu),
+        notes=_measured_notes(measured) if measured else _notes(config, geometry, phase, cpu),
+        measured=measured,
         on_cpu=cpu,
     )

@@ -108,3 +108,9 @@ def card_total(index: int = 0) -> int | None:
     """Bytes of memory on card ``index``, or None where there is no NVIDIA card."""
     reading = read_memory(index)
     return reading.total if isinstance(reading, NvmlReading) else None
+
+
+def card_name(index: int = 0) -> str | None:
+    """The driver's name of card ``index``, or None where there is no NVIDIA card."""
+    reading = read_memory(index)
+    return reading.name if isinstance(reading, NvmlReading) else None

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from so8t_engine.training.run_directory import write_atomically
+from so8t_engine.files import write_atomically
 
 PACKAGES = (
     "torch",

@@ -19,6 +19,7 @@ from typing import Any
 
 from so8t_engine.config import Config, load_config
 from so8t_engine.errors import RunError
+from so8t_engine.files import write_atomically
 from so8t_engine.i18n import _
 from so8t_engine.training.events import Event, parse_event
 from so8t_engine.training.states import Command
@@ -27,16 +28,6 @@ from so8t_engine.training.states import Command
 def _new_id(name: str) -> str:
     slug = re.sub(r"[^\w\-]+", "-", name).strip("-") or "run"
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(2)}"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` holds either the old or the new content, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QMessageBox, QSc
 
 from so8t_engine.config import Config, FieldProblem, load_config, preset_paths, validate_config
 from so8t_engine.errors import ConfigError, ModelError
+from so8t_engine.files import write_atomically
 from so8t_engine.i18n import _
 from so8t_engine.memory.budget import Estimate, estimate
 from so8t_engine.memory.fit import suggestions
 from so8t_engine.memory.geometry import UnknownModelError
-from so8t_engine.training.run_directory import write_atomically
 from so8t_gui.charts.schedule_preview import SchedulePreview
 from so8t_gui.forms import colours
 from so8t_gui.forms.budget_bar import BudgetCard
