@@ -188,6 +188,7 @@ class MainWindow(QMainWindow):
             "opened": (opened, self.history_page.view.model) if opened is not None else None,
         }
         self.history_page.shut_down()
+        self.settings_page.shut_down()
         self.run_page.disconnect_controller()
         old = self.takeCentralWidget()
         if old is not None:
@@ -314,6 +315,7 @@ class MainWindow(QMainWindow):
             return
         self.preferences.geometry = self.saveGeometry()
         self.history_page.shut_down()
+        self.settings_page.shut_down()
         event.accept()
         self.closed.emit()
 

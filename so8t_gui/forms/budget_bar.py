@@ -116,10 +116,12 @@ class StackedBar(QWidget):
 class BudgetCard(QFrame):
     """Bar, the estimate in words, a legend, and where it does not fit: why, and a button that mends it.
 
-    Signals: ``apply_requested`` with a suggestion's changes.
+    Signals: ``apply_requested`` with a suggestion's changes; ``measure_requested`` when the person wants a
+    probe, or wants the running one to stop.
     """
 
     apply_requested = Signal(dict)
+    measure_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -141,15 +143,24 @@ class BudgetCard(QFrame):
         self.others = QPushButton(_("Other ways"))
         self.others.setMenu(QMenu(self.others))
 
+        self.measure = QPushButton(_("Measure"))
+        self.measure.setToolTip(
+            _("Trains two real steps on the longest rows, and keeps how much memory they needed.")
+        )
+        self.measure.clicked.connect(self.measure_requested)
+        self.probe_note = plain_label(wrap=True)
+        self.probe_note.hide()
+
         column = QVBoxLayout(self)
         column.setContentsMargins(12, 10, 12, 10)
         column.setSpacing(6)
-        for widget in (title, self.bar, self.sentence, self.reason, self.suggestion):
+        for widget in (title, self.bar, self.sentence, self.reason, self.suggestion, self.probe_note):
             column.addWidget(widget)
         buttons = QHBoxLayout()
         buttons.addWidget(self.apply)
         buttons.addWidget(self.others)
         buttons.addStretch(1)
+        buttons.addWidget(self.measure)
         column.addLayout(buttons)
         self._legend = QWidget()
         grid = QGridLayout(self._legend)
@@ -187,6 +198,12 @@ class BudgetCard(QFrame):
             label.setText(f"{gib(sum(estimate.terms.get(name, 0) for name in names))} GiB")
         self._refresh()
 
+    def show_probe(self, running: bool, note: str) -> None:
+        """Whether a probe is under way, and its last word."""
+        self.measure.setText(_("Cancel") if running else _("Measure"))
+        self.probe_note.setText(note)
+        self.probe_note.setVisible(bool(note))
+
     def _refresh(self) -> None:
         first = self._suggestions[0] if self._suggestions else None
         self.suggestion.setText(first.sentence if first else "")
@@ -212,7 +229,8 @@ class BudgetCard(QFrame):
     def _colour(self) -> None:
         palette = self.palette()
         colours.tint(self.reason, colours.bad(palette), bold=True)
-        colours.tint(self.sentence, colours.muted(palette))
+        for label in (self.sentence, self.probe_note):
+            colours.tint(label, colours.muted(palette))
         for index, swatch in enumerate(self._swatches):
             name = self.bar.segment_colour(index).name()
             edge = colours.muted(palette).name()

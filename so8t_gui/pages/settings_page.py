@@ -23,6 +23,7 @@ from so8t_gui.forms.budget_bar import BudgetCard
 from so8t_gui.forms.command_line import equivalent_command
 from so8t_gui.forms.form import ConfigForm
 from so8t_gui.forms.panels import CommandCard, HelpCard
+from so8t_gui.forms.probe_runner import ProbeRunner
 from so8t_gui.forms.row import plain_label
 from so8t_gui.forms.toolbar import SettingsToolbar
 from so8t_gui.models.known_rows import KnownRows
@@ -99,6 +100,10 @@ class SettingsPage(QWidget):
         self.form.edited.connect(self._on_edited)
         self.form.focused.connect(self.help.show_field)
         self.budget.apply_requested.connect(self.apply_changes)
+        self.probe = ProbeRunner(self)
+        self.budget.measure_requested.connect(self._measure)
+        self.probe.said.connect(lambda line: self.budget.show_probe(True, line))
+        self.probe.ended.connect(self._measured)
         self.toolbar.preset_chosen.connect(lambda path: self.load_file(path, path.stem))
         self.toolbar.load_clicked.connect(self._choose_and_load)
         self.toolbar.save_clicked.connect(self._choose_and_save)
@@ -117,14 +122,22 @@ class SettingsPage(QWidget):
         """Show ``config`` as the state to compare changes with."""
         self._show(config, "")
 
+    def shut_down(self) -> None:
+        """Stop what works in the background; the page is going."""
+        self.probe.shut_down()
+
     def set_locked(self, locked: bool) -> None:
         """While a run is live its settings are shown and cannot be edited."""
         self._flush()
+        if locked:
+            self.probe.cancel()  # the run needs the memory
         self._locked = locked
         self.form.set_locked(locked)
         self.toolbar.set_locked(locked)
         self.budget.apply.setEnabled(not locked)
         self.budget.others.setEnabled(not locked)
+        # A probe beside a run would measure the two together.
+        self.budget.measure.setEnabled(not locked)
         name = self._config.name if self._config else "?"
         text = _("A run is live. These are the settings of '%(name)s'; they can be edited once it has ended.")
         self.lock_note.setText(text % {"name": name})
@@ -261,6 +274,19 @@ class SettingsPage(QWidget):
         except ModelError as error:
             self._model_error = error
             self.budget.show_nothing(str(error), blocking=not isinstance(error, UnknownModelError))
+
+    def _measure(self) -> None:
+        if self.probe.running:
+            self.probe.cancel()
+            return
+        config = self.config()
+        if config is not None:
+            self.budget.show_probe(True, _("Measuring: two steps on the longest rows."))
+            self.probe.start(config)
+
+    def _measured(self, failure: str) -> None:
+        self.budget.show_probe(False, failure)
+        self._estimate_again()
 
     def refresh_preview(self) -> None:
         """Draw the planned schedules again, as after a run has told how many rows there are."""
