@@ -143,7 +143,7 @@ class BudgetCard(QFrame):
         self.others = QPushButton(_("Other ways"))
         self.others.setMenu(QMenu(self.others))
 
-        self.measure = QPushButton(_("Measure"))
+        self.measure = QPushButton(_("Measure memory"))
         self.measure.setToolTip(
             _("Trains two real steps on the longest rows, and keeps how much memory they needed.")
         )
@@ -200,7 +200,7 @@ class BudgetCard(QFrame):
 
     def show_probe(self, running: bool, note: str) -> None:
         """Whether a probe is under way, and its last word."""
-        self.measure.setText(_("Cancel") if running else _("Measure"))
+        self.measure.setText(_("Cancel") if running else _("Measure memory"))
         self.probe_note.setText(note)
         self.probe_note.setVisible(bool(note))
 

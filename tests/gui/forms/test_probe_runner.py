@@ -41,7 +41,7 @@ def test_a_measured_figure_replaces_the_estimate(qtbot: QtBot, probed_page: Sett
         assert page.budget.probe_note.text()
     assert ended.args == [""]
     assert page.budget.sentence.text().startswith("measured")
-    assert page.budget.measure.text() == "Measure"
+    assert page.budget.measure.text() == "Measure memory"
     assert not page.probe.running
 
 
