@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from so8t_engine.i18n import _
+from so8t_engine.i18n import N_, _
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class NvmlReading:
         temperature_c: degrees Celsius.
         utilisation: part of the last sample period in which a kernel ran, 0 to 1.
         power_w: watts.
+        throttled: why the clocks are held down now, as the driver's bits name it; empty when they are not.
     """
 
     used: int
@@ -30,6 +31,17 @@ class NvmlReading:
     temperature_c: float | None = None
     utilisation: float | None = None
     power_w: float | None = None
+    throttled: tuple[str, ...] | None = None
+
+
+#: Bits of nvmlDeviceGetCurrentClocksThrottleReasons that mean less speed (NVML API reference).
+_THROTTLING = {
+    0x4: N_("power limit"),
+    0x8: N_("hardware slowdown"),
+    0x20: N_("heat (driver)"),
+    0x40: N_("heat (hardware)"),
+    0x80: N_("power brake"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,11 @@ def _optional(read: Callable[[], float]) -> float | None:
     return None
 
 
+def _throttling(nvml: Any, handle: Any) -> tuple[str, ...] | None:  # noqa: ANN401
+    bits = _optional(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+    return None if bits is None else tuple(name for bit, name in _THROTTLING.items() if int(bits) & bit)
+
+
 def read_memory(index: int = 0) -> NvmlReading | NvmlMissing:
     """Memory, temperature, utilisation and power of card ``index``. Takes some ten microseconds.
 
@@ -101,6 +118,7 @@ def read_memory(index: int = 0) -> NvmlReading | NvmlMissing:
         temperature_c=_optional(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
         utilisation=_optional(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100.0),
         power_w=_optional(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000.0),
+        throttled=_throttling(nvml, handle),
     )
 
 

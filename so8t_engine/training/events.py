@@ -113,6 +113,7 @@ class MemoryEvent(Event):
         device_used, device_total: of the whole card, from NVML; None without an NVIDIA card.
         process_rss: resident memory of the trainer's process.
         source: where device_used came from: ``nvml`` or ``none``.
+        temperature_c, utilisation, power_w: of the card: degrees Celsius, 0 to 1, watts.
     """
 
     type: Literal["memory"] = "memory"
@@ -125,6 +126,9 @@ class MemoryEvent(Event):
     device_total: int | None = None
     process_rss: int | None = None
     source: str = "none"
+    temperature_c: float | None = None
+    utilisation: float | None = None
+    power_w: float | None = None
 
 
 class EvaluationEvent(Event):

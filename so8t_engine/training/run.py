@@ -33,7 +33,7 @@ from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.preparation import Prepared, prepare
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
-from so8t_engine.training.sampling import MemorySampler
+from so8t_engine.training.sampling import MemorySampler, memory_facts, peak_facts
 from so8t_engine.training.schedules import gate_schedule, planned_steps
 from so8t_engine.training.states import Command, State
 from so8t_engine.training.trainer import SO8TTrainer, seed_everything
@@ -161,7 +161,9 @@ def _train_prepared(
     )
     total = planned_steps(config, len(prepared.train))
     trainer.schedule = gate_schedule(config, total)
-    control.emit(InfoEvent(facts=prepared.facts | {"steps": total, "resumed_from": str(checkpoint or "")}))
+    predicted = memory_facts(config)
+    facts = {"steps": total, "resumed_from": str(checkpoint or "")}
+    control.emit(InfoEvent(facts=prepared.facts | facts | predicted))
     control.check_loading()
     if control.is_(State.LOADING):
         control.move(State.RUNNING)
@@ -201,7 +203,7 @@ def _train_prepared(
         held_out.after(trainer.state.global_step)
         outcome.status = "stopped" if control.is_(State.STOPPING) else "finished"
     control.check()
-    outcome.summary |= held_out.summary()
+    outcome.summary |= held_out.summary() | {"memory": predicted | peak_facts(prepared.device.type == "cuda")}
     save_final(run, prepared, outcome.step, outcome.summary)
 
 

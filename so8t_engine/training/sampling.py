@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 
 import psutil
 import torch
 
+from so8t_engine.config import Config
+from so8t_engine.errors import ModelError
+from so8t_engine.i18n import _
+from so8t_engine.memory.budget import estimate
 from so8t_engine.memory.nvml import NvmlReading, read_memory
-from so8t_engine.training.events import MemoryEvent
+from so8t_engine.training.events import Event, MemoryEvent, WarningEvent
 
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
+#: Degrees Celsius, and part of the card's memory, from which on a person is told.
+HOT_C, FULL = 75.0, 0.95
 
 
 def memory_event(on_card: bool) -> MemoryEvent:
@@ -32,14 +39,49 @@ def memory_event(on_card: bool) -> MemoryEvent:
         device_total=device.total if isinstance(device, NvmlReading) else None,
         process_rss=rss,
         source="nvml" if isinstance(device, NvmlReading) else "none",
+        temperature_c=device.temperature_c if isinstance(device, NvmlReading) else None,
+        utilisation=device.utilisation if isinstance(device, NvmlReading) else None,
+        power_w=device.power_w if isinstance(device, NvmlReading) else None,
     )
+
+
+class CardWarnings:
+    """Warns once when the card gets hot or full, and again only after it has clearly recovered."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def of(self, event: MemoryEvent) -> list[WarningEvent]:
+        """The warnings that a reading gives rise to."""
+        part = event.device_used / event.device_total if event.device_used and event.device_total else None
+        found: list[WarningEvent] = []
+        if self._crossed("heat", event.temperature_c, HOT_C, HOT_C - 5):
+            sentence = _("The card is at %(degrees).0f °C.") % {"degrees": event.temperature_c}
+            mend = _("Look at fans and dust; the card slows down by itself before it takes harm.")
+            found.append(WarningEvent(kind="heat", sentence=sentence, mend=mend))
+        if self._crossed("full", part, FULL, FULL - 0.03):
+            sentence = _("%(part).0f %% of the card's memory is in use.") % {"part": 100 * (part or 0.0)}
+            mend = _("Close other programs that use the card; beyond its memory everything gets very slow.")
+            found.append(WarningEvent(kind="memory", sentence=sentence, mend=mend))
+        return found
+
+    def _crossed(self, name: str, value: float | None, limit: float, recovered: float) -> bool:
+        if value is None:
+            return False
+        if value < recovered:
+            self._told.discard(name)
+        if value < limit or name in self._told:
+            return False
+        self._told.add(name)
+        return True
 
 
 class MemorySampler:
     """Emits a `MemoryEvent` each second until closed."""
 
-    def __init__(self, emit: Callable[[MemoryEvent], object], on_card: bool) -> None:
+    def __init__(self, emit: Callable[[Event], object], on_card: bool) -> None:
         self._emit = emit
+        self._warnings = CardWarnings()
         self._on_card = on_card
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="so8t-memory", daemon=True)
@@ -48,7 +90,10 @@ class MemorySampler:
     def _work(self) -> None:
         while not self._closing.is_set():
             try:
-                self._emit(memory_event(self._on_card))
+                reading = memory_event(self._on_card)
+                self._emit(reading)
+                for warning in self._warnings.of(reading):
+                    self._emit(warning)
             except (OSError, RuntimeError, psutil.Error):
                 log.exception("no memory reading")
             self._closing.wait(PERIOD_S)
@@ -56,3 +101,43 @@ class MemorySampler:
     def close(self) -> None:
         self._closing.set()
         self._thread.join(timeout=2.0)
+
+
+def memory_facts(config: Config) -> dict[str, int | str]:
+    """Limit and prediction of a run's memory, in bytes; without the prediction where none can be made."""
+    try:
+        found = estimate(config)
+    except ModelError as error:
+        log.info("no prediction of memory: %s", error)
+        return {}
+    return {
+        "memory_limit": found.budget_bytes,
+        "memory_predicted": found.needed_bytes,
+        "memory_predicted_by": found.source,
+    }
+
+
+def peak_facts(on_card: bool) -> dict[str, int | None]:
+    """What the run needed at its peak, in bytes: of the allocator on a card, of the process elsewhere.
+
+    The process's peak is the system's own record, None where it keeps none (Windows keeps one, too).
+    """
+    if on_card:
+        return {
+            "peak_allocated": torch.cuda.max_memory_allocated(),
+            "peak_reserved": torch.cuda.max_memory_reserved(),
+        }
+    return {"peak_process_rss": _peak_rss()}
+
+
+def _peak_rss() -> int | None:
+    on_windows = getattr(psutil.Process().memory_info(), "peak_wset", None)
+    if on_windows is not None:
+        return int(on_windows)
+    try:
+        import resource
+    except ImportError:
+        return None
+    # Linux counts kibibytes, macOS bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

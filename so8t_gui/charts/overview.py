@@ -119,13 +119,17 @@ class OverviewBoard(QWidget):
         if model.has_card:
             series = [
                 Series("device_used", _("card in use"), s[0]),
-                Series("device_total", _("card's size"), s[7], dashed=True),
+                Series("memory_limit", _("limit"), s[7], dashed=True),
+                Series("memory_predicted", _("predicted peak"), s[3], dashed=True),
                 Series("reserved", _("reserved by the engine"), s[1]),
                 Series("allocated", _("allocated by the engine"), s[2]),
             ]
             self.memory.set_note("")
         else:
-            series = [Series("process_rss", _("trainer's process"), s[0])]
+            series = [
+                Series("process_rss", _("trainer's process"), s[0]),
+                Series("memory_predicted", _("predicted peak"), s[3], dashed=True),
+            ]
             self.memory.set_note(
                 _("No NVIDIA card: engine memory shown instead") if len(model.memory) else ""
             )

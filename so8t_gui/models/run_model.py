@@ -229,6 +229,9 @@ class RunModel:
         for name in ("allocated", "reserved", "device_used", "device_total", "process_rss"):
             value = getattr(event, name)
             row[name] = None if value is None else value / GIB
+        for name in ("memory_limit", "memory_predicted"):
+            fact = self.facts.get(name)
+            row[name] = fact / GIB if isinstance(fact, int | float) else None
         self.memory.append(row)
 
     def _on_evaluation(self, event: EvaluationEvent) -> None:

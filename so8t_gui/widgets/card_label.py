@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QHideEvent, QShowEvent
+from PySide6.QtGui import QHideEvent, QPalette, QShowEvent
 from PySide6.QtWidgets import QLabel, QWidget
 
 from so8t_engine.i18n import _
 from so8t_engine.memory.nvml import NvmlMissing, read_memory
+from so8t_gui.forms import colours
 
-READ_MS = 2000
+READ_MS = 1000
+#: Degrees Celsius, and part of the memory, from which on the label warns: the engine's own limits.
+HOT_C, FULL = 75.0, 0.95
 GIB = 2**30
 
 
 class CardLabel(QLabel):
-    """Reads every two seconds while it is seen; without a card it says so and stops reading."""
+    """Reads every second while it is seen; without a card it says so and stops reading."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -53,4 +56,18 @@ class CardLabel(QLabel):
             parts.append(f"{reading.utilisation:.0%}")
         if reading.temperature_c is not None:
             parts.append(f"{reading.temperature_c:.0f} °C")
+        if reading.power_w is not None:
+            parts.append(f"{reading.power_w:.0f} W")
+        if reading.throttled:
+            reasons = ", ".join(_(name) for name in reading.throttled)
+            parts.append(_("slowed down: %(reasons)s") % {"reasons": reasons})
         self.setText("  ".join(parts))
+        hot = reading.temperature_c is not None and reading.temperature_c >= HOT_C
+        self._warn(hot or reading.used >= FULL * reading.total)
+
+    def _warn(self, warning: bool) -> None:
+        """In the colour of errors, and in bold, for whom colours say nothing."""
+        colour = (
+            colours.bad(self.palette()) if warning else self.palette().color(QPalette.ColorRole.WindowText)
+        )
+        colours.tint(self, colour, bold=warning)

@@ -57,15 +57,27 @@ class FaultyDriver(types.ModuleType):
     def nvmlDeviceGetPowerUsage(self, handle: object) -> object:
         return self._give("power", 120_500)
 
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: object) -> object:
+        return self._give("throttle", 0x1 | 0x4 | 0x20)  # idle is no throttling
+
 
 @pytest.mark.usefixtures("fresh")
 def test_a_missing_sub_reading_is_none_and_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = FaultyDriver({"temperature", "power"})
+    driver = FaultyDriver({"temperature", "power", "throttle"})
     monkeypatch.setitem(sys.modules, "pynvml", driver)
     for _ in range(3):
         reading = read_memory()
     assert reading == NvmlReading(3, 8, 5, "NVIDIA GeForce RTX 3060", None, 0.5, None)
     assert driver.inits == 1
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_complete_reading_names_what_holds_the_clocks_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FaultyDriver(set()))
+    reading = read_memory()
+    assert isinstance(reading, NvmlReading)
+    assert (reading.temperature_c, reading.power_w) == (61.0, 120.5)
+    assert reading.throttled == ("power limit", "heat (driver)")
 
 
 @pytest.mark.usefixtures("fresh")
