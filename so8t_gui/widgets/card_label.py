@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QHideEvent, QPalette, QShowEvent
+from PySide6.QtGui import QHideEvent, QShowEvent
 from PySide6.QtWidgets import QLabel, QWidget
 
 from so8t_engine.i18n import _
@@ -67,7 +67,7 @@ class CardLabel(QLabel):
 
     def _warn(self, warning: bool) -> None:
         """In the colour of errors, and in bold, for whom colours say nothing."""
-        colour = (
-            colours.bad(self.palette()) if warning else self.palette().color(QPalette.ColorRole.WindowText)
-        )
-        colours.tint(self, colour, bold=warning)
+        if warning:
+            colours.tint(self, colours.bad(self.palette()), bold=True)
+        elif self.styleSheet():
+            self.setStyleSheet("")
