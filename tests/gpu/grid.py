@@ -1,10 +1,10 @@
 """Predicted against measured memory over a grid of configurations, on an NVIDIA card.
 
-``python tests/gpu/grid.py run --minutes 8 --jobs 4`` measures what is not yet in ``grid_results.jsonl`` (repeat
-it until all is done), each configuration in a process of its own by the engine's own probe, with random
-weights in the shapes of published models. ``python tests/gpu/grid.py report`` compares with the estimate as it
-is now: half of the configurations (by a hash of their name) may be used to calibrate the constants, the other
-half is held out.
+``python tests/gpu/grid.py run --minutes 8 --jobs 4`` measures what is not yet in ``grid_results.jsonl``
+(repeat it until all is done), each configuration in a process of its own by the engine's own probe, with
+random weights in the shapes of published models. ``python tests/gpu/grid.py report`` compares with the
+estimate as it is now: half of the configurations (by a hash of their name) may be used to calibrate the
+constants, the other half is held out.
 """
 
 from __future__ import annotations
