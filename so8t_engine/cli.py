@@ -117,6 +117,33 @@ def bake(
         sys.stdout.write(text)
 
 
+class SoulSource(StrEnum):
+    """Where the records of a soul dataset come from."""
+
+    schedule = "schedule"
+    checkpoint = "checkpoint"
+
+
+@app.command("soul-dataset")
+def soul_dataset(
+    config: ConfigArgument,
+    out: Annotated[Path, typer.Option(help="the dataset's folder; must not exist")],
+    set_: SetOption = None,
+    records: Annotated[int | None, typer.Option(help="how many; 5000 unless told")] = None,
+    seed: Annotated[int | None, typer.Option(help="same seed, same bytes")] = None,
+    source: Annotated[SoulSource | None, typer.Option(help="schedule is synthetic")] = None,
+    run: Annotated[Path | None, typer.Option(help="the run that source checkpoint reads")] = None,
+    text: Annotated[bool, typer.Option("--text", help="also write each record as sentences")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Records of gate, rotations and heads: along the schedule, or out of a trained run."""
+    from so8t_engine.commands.soul_dataset import soul_dataset as make
+
+    chosen = source.value if source else ("checkpoint" if run else None)
+    options = {"records": records, "seed": seed, "source": chosen, "text": text or None}
+    _print_result(*make(config, set_ or [], out, options | {"run": str(run) if run else None}), as_json)
+
+
 runs = typer.Typer(no_args_is_help=True, help="History and integrity")
 app.add_typer(runs, name="runs")
 

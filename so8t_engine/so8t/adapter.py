@@ -28,7 +28,6 @@ from so8t_engine.so8t.rotation import (
 )
 from so8t_engine.so8t.schedule import ALPHA_START
 
-
 #: ``full`` is SO8T. The others leave a part out, or turn the order round, to measure what the part is worth.
 Variant = Literal["full", "safe_only", "cmd_only", "swapped", "no_rotation"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
