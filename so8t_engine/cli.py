@@ -144,6 +144,24 @@ def soul_dataset(
     _print_result(*make(config, set_ or [], out, options | {"run": str(run) if run else None}), as_json)
 
 
+@app.command()
+def ablate(
+    config: ConfigArgument,
+    out: Annotated[Path, typer.Option(help="folder of the runs and the table; a second call goes on there")],
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="runs of each arm")] = 5,
+    arm: Annotated[list[str] | None, typer.Option(help="only this arm; may be repeated")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="runs at the same time")] = 1,
+    set_: SetOption = None,
+    max_steps: Annotated[int | None, typer.Option(help="end each run after this many steps")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train without SO8T, with one rotation, with the order swapped, and compare with intervals."""
+    from so8t_engine.commands.ablate import ablate as run_all
+
+    overrides = [*(set_ or []), *([f"training.max_steps={max_steps}"] if max_steps is not None else [])]
+    _print_result(*run_all(config, overrides, out, seeds, arm, jobs, errors), as_json)
+
+
 runs = typer.Typer(no_args_is_help=True, help="History and integrity")
 app.add_typer(runs, name="runs")
 
