@@ -48,10 +48,8 @@ def train(
     from so8t_engine.commands.train import train_headless
 
     overrides = [*(set_ or []), *([f"training.max_steps={max_steps}"] if max_steps is not None else [])]
-    status, result = train_headless(config, overrides, run_dir, resume, errors)
-    if as_json:
-        _print_json(result)
-    raise typer.Exit(status)
+    tell = _print_json if as_json else lambda result: None
+    raise typer.Exit(train_headless(config, overrides, run_dir, resume, errors, tell))
 
 
 @app.command()

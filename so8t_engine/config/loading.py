@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from so8t_engine.config.config import SCHEMA_VERSION, Config
 from so8t_engine.config.messages import FieldProblem, problems
+from so8t_engine.config.secrets import secrets_in
 from so8t_engine.errors import ConfigError
 from so8t_engine.i18n import _
 from so8t_engine.paths import configs_dir
@@ -25,6 +26,8 @@ def preset_paths() -> dict[str, Path]:
 
 def validate_config(values: Mapping[str, Any]) -> Config | list[FieldProblem]:
     """A `Config`, or what is wrong with each field. Never raises on bad values."""
+    if secrets := secrets_in(values):
+        return secrets
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
@@ -64,6 +67,18 @@ def _duplicate_key(node: yaml.Node, seen_from: str = "") -> tuple[str, int] | No
     return None
 
 
+def _refuse_aliases(text: str, name: str) -> None:
+    """A few lines of aliases unfold into gigabytes, and settings have no use for them."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            mark = event.start_mark
+            raise ConfigError(
+                _("%(where)s uses an alias (*%(name)s).")
+                % {"where": f"{name}:{mark.line + 1}" if mark else name, "name": event.anchor},
+                _("Write the value itself."),
+            )
+
+
 def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
     for text in overrides:
         name, equals, raw = text.partition("=")
@@ -73,6 +88,7 @@ def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
                 _("Write for example --set training.batch_size=2."),
             )
         try:
+            _refuse_aliases(raw, "--set")
             value = yaml.safe_load(raw)
         except yaml.YAMLError:
             value = raw
@@ -100,6 +116,7 @@ def parse_config(text: str, *, name: str = "", overrides: Sequence[str] = ()) ->
         ConfigError: naming file, line and field, with the mend.
     """
     try:
+        _refuse_aliases(text, name)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
