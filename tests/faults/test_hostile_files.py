@@ -217,7 +217,7 @@ def test_a_header_that_claims_gigabytes_is_refused(tiny_model: Path, tmp_path: P
         check_safetensors(_claiming(tmp_path / "b.safetensors", 10 * 2**30, b"{}"))
     for header in (
         b"[]",
-        b"{",
+        b"{ ",
         b'{"w": 1}',
         b'{"w": {"data_offsets": [5, 1]}}',
         b'{"w": {"data_offsets": [0.5, 1]}}',
