@@ -126,7 +126,7 @@ def test_the_command_runs_every_arm_and_repeats_nothing(
             text=True,
             check=False,
             timeout=300,
-            env=os.environ | {"SO8T_LANG": "en"},
+            env=english,
         )
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
