@@ -11,6 +11,7 @@ from pathlib import Path
 
 from so8t_engine import i18n
 from so8t_engine.training.process import ProcessMark
+from so8t_engine.training.resume import readable_config
 from so8t_engine.training.run_directory import RunDirectory
 
 
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     i18n.set_language(i18n.system_language())
     run = RunDirectory.open(options.run_dir)
     owner: ProcessMark | None = None
-    if options.owner and run.config().run.when_window_dies == "save_and_stop":
+    if options.owner and readable_config(run).run.when_window_dies == "save_and_stop":
         owner = ProcessMark(*json.loads(options.owner))
     from so8t_engine.training.run import run_training
 

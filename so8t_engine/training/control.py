@@ -14,6 +14,7 @@ from collections.abc import Callable
 from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
 from so8t_engine.training.events import Event, StateEvent, WarningEvent
+from so8t_engine.training.lock import HEARTBEAT_S
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import CommandReader, EventWriter, RunDirectory
 from so8t_engine.training.states import Command, State, check_command, check_transition
@@ -39,6 +40,7 @@ class RunControl:
         run: its directory.
         on_event: also called with each event as written.
         owner: the process on whose death the run saves and stops; None goes on without it.
+        beat: called every few seconds while the run lives.
     """
 
     def __init__(
@@ -46,7 +48,9 @@ class RunControl:
         run: RunDirectory,
         on_event: Callable[[Event], None] | None = None,
         owner: ProcessMark | None = None,
+        beat: Callable[[], None] | None = None,
     ) -> None:
+        self._beat = beat
         self._writer = EventWriter(run)
         self._on_event = on_event
         self._owner = owner
@@ -65,6 +69,15 @@ class RunControl:
             written = self._writer.write(event)
             if self._on_event is not None:
                 self._on_event(written)
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last event."""
+        return self._writer.seq
+
+    def continue_after(self, seq: int) -> None:
+        """Number further events from above ``seq``: events that were lost are not replaced by others."""
+        self._writer.continue_after(seq)
 
     def move(self, to: State, reason: str = "") -> None:
         """Change the state. Raises `RunError` for a transition that the table does not have."""
@@ -150,11 +163,14 @@ class RunControl:
         self._writer.close()
 
     def _watch(self) -> None:
-        next_owner_check = 0.0
+        next_owner_check = next_beat = 0.0
         while not self._closing.wait(POLL_S):
             for command in self._commands.read():
                 self.try_request(command)
             now = time.monotonic()
+            if self._beat is not None and now >= next_beat:
+                next_beat = now + HEARTBEAT_S
+                self._beat()
             if self._owner is not None and now >= next_owner_check:
                 next_owner_check = now + OWNER_CHECK_S
                 if not self._owner.alive():

@@ -20,6 +20,7 @@ from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
 from so8t_engine.threads import wait_passively
 from so8t_engine.training.events import EndEvent, ErrorEvent, Event, StateEvent
+from so8t_engine.training.lock import RunLock, check_free
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import EventReader, EventWriter, RunDirectory
 from so8t_engine.training.states import ENDED, Command, State, check_command
@@ -82,10 +83,14 @@ class EngineSession:
 
         Returns:
             0 when the run finished, stopped or was aborted as asked, 1 when it failed.
+
+        Raises:
+            RunError: another process is training this run.
         """
         if self._placement == "thread" and not self._attach:
             return self._run_in_this_thread(on_events)
         if not self._attach:
+            check_free(self.run.lock)
             self._child = self._spawn()
         while True:
             dead = self._trainer_is_dead()
@@ -146,6 +151,10 @@ class EngineSession:
             "Continue it with --resume or the Resume button; log.txt in the run folder holds the details."
         )
         state = self.state if self.state not in ENDED | {State.IDLE} else State.LOADING
+        with RunLock(self.run.lock):
+            self._write_death(state, sentence, mend)
+
+    def _write_death(self, state: State, sentence: str, mend: str) -> None:
         writer = EventWriter(self.run)
         try:
             writer.write(ErrorEvent(kind="crash", sentence=sentence, mend=mend))
