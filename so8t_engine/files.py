@@ -1,4 +1,4 @@
-"""Reading and writing files so that a crash leaves either the old or the new content.
+"""Files that a crash leaves with either the old or the new content, in folders of one person.
 
 Everything goes through functions of `os`, looked up when called: tests stand in their way there, one call
 after the other.
@@ -114,3 +114,14 @@ def with_patience(read: Callable[[], T], tries: int = 3, first_wait_s: float = 0
                 raise
             time.sleep(first_wait_s * 2 ** (attempt - 1))
     raise AssertionError("unreachable")
+
+
+def make_private(folder: Path) -> None:
+    """Make ``folder`` if need be; a new or empty one is its owner's alone (0700).
+
+    A folder that a person has filled keeps its permissions. On Windows a folder below the profile is its
+    owner's by inheritance. Raises `OSError`.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if sys.platform != "win32" and not any(folder.iterdir()):
+        folder.chmod(0o700)

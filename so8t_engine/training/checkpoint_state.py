@@ -33,6 +33,7 @@ from so8t_engine.files import write_durably
 from so8t_engine.i18n import _
 from so8t_engine.training.checkpoint import read_verified, step_of
 from so8t_engine.training.optimizer_state import cuda_in_use
+from so8t_engine.training.run_config import CONFIG
 
 if TYPE_CHECKING:
     from so8t_engine.data.tokenize import Encoded
@@ -43,7 +44,6 @@ OPTIMIZER = "optimizer.safetensors"
 RNG = "rng.safetensors"
 STATE = "state.json"
 TRAINER_STATE = "trainer_state.json"
-CONFIG = "config.yaml"
 ALPHA = "so8t.alpha"
 
 

@@ -150,7 +150,9 @@ class StepObserver:
         values = self._model.so8t.instruments(rotations)
         file = self._run.rotations / f"step-{step:08d}.safetensors"
         name: str | None = file.relative_to(self._run.path).as_posix()
-        data = serialise({"r_safe": rotations.safe_B88.cpu(), "r_cmd": rotations.cmd_B88.cpu()})
+        data = serialise(
+            {"r_safe": rotations.safe_B88.cpu().contiguous(), "r_cmd": rotations.cmd_B88.cpu().contiguous()}
+        )
         try:
             write_bytes_atomically(file, data)
         except OSError as error:

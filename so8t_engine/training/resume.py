@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
 from typing import Any
 
 from so8t_engine.config import Config, parse_config
 from so8t_engine.errors import ConfigError, RunError
-from so8t_engine.files import write_atomically
 from so8t_engine.i18n import _
-from so8t_engine.training.checkpoint import checkpoints, read_verified
-from so8t_engine.training.checkpoint_state import CONFIG, Loaded, foreign, load_checkpoint
+from so8t_engine.training.checkpoint import checkpoints
+from so8t_engine.training.checkpoint_state import Loaded, foreign, load_checkpoint
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import CheckpointEvent, WarningEvent
+from so8t_engine.training.run_config import CONFIG
 from so8t_engine.training.run_directory import RunDirectory
-
-log = logging.getLogger(__name__)
 
 #: Sections that may be changed between two parts of a run; a change of another one makes another run.
 FREE = ("name", "run", "checkpoints", "memory")
@@ -98,31 +94,3 @@ def _check_config(loaded: Loaded, config: Config, control: RunControl) -> None:
             % change,
             _("Put it back in config.yaml, or start a new run."),
         )
-
-
-def readable_config(run: RunDirectory) -> Config:
-    """The run's configuration; if the file is damaged, the copy in the newest whole checkpoint.
-
-    The damaged file is kept beside it as ``config.yaml.damaged``.
-
-    Raises:
-        ConfigError: the file is damaged and no checkpoint has a copy.
-    """
-    try:
-        return run.config()
-    except ConfigError:
-        for path in reversed(checkpoints(run.checkpoints)):
-            try:
-                text = read_verified(path, keep=(CONFIG,))[CONFIG].decode("utf-8")
-                config = parse_config(text, name=str(path / CONFIG))
-            except (RunError, ConfigError, KeyError, ValueError):
-                continue
-            log.warning("%s was damaged; its copy in %s is taken", run.config_file, path)
-            damaged = Path(f"{run.config_file}.damaged")
-            try:
-                run.config_file.replace(damaged)
-                write_atomically(run.config_file, text)
-            except OSError as error:
-                log.warning("%s could not be put back: %s", run.config_file, error)
-            return config
-        raise

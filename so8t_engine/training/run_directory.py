@@ -1,7 +1,7 @@
 """The run directory: what a run is, on disk. Charts, history, resume and a second window read it.
 
-Layout: ``config.yaml  environment.json  events.jsonl  commands.jsonl  process.json  run.lock  log.txt
-checkpoints/  rotations/  final/``.
+Layout: ``config.yaml  environment.json  events.jsonl  commands.jsonl  process.json  heartbeat.json  run.lock
+log.txt  checkpoints/  rotations/  final/``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import Any
 
 from so8t_engine.config import Config, load_config
 from so8t_engine.errors import RunError
-from so8t_engine.files import write_all, write_atomically
+from so8t_engine.files import make_private, write_all, write_atomically
 from so8t_engine.i18n import _
+from so8t_engine.redaction import redact
 from so8t_engine.training.checkpoint import standing
 from so8t_engine.training.events import Event, check_seal, parse_event, seal
 from so8t_engine.training.states import Command
@@ -57,8 +58,10 @@ class RunDirectory:
                 _("Choose another folder, or continue it with --resume."),
             )
         try:
-            for folder in (target, run.checkpoints, run.rotations):
-                folder.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            make_private(target)
+            for folder in (run.checkpoints, run.rotations):
+                folder.mkdir(exist_ok=True)
             write_atomically(run.config_file, config.to_yaml())
             run.events.touch()
             run.commands.touch()
@@ -104,6 +107,10 @@ class RunDirectory:
     @property
     def process(self) -> Path:
         return self.path / "process.json"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.path / "heartbeat.json"
 
     @property
     def log(self) -> Path:
@@ -180,7 +187,8 @@ class EventWriter:
             stamped = event.model_copy(
                 update={"seq": self.seq, "time": event.time or time.time(), "run": self._run.id}
             )
-            self._waiting.append(seal(stamped.model_dump_json(by_alias=True)))
+            # Redacted as text: what replaces a secret holds no quote, so the line stays JSON.
+            self._waiting.append(seal(redact(stamped.model_dump_json(by_alias=True))))
             self._flush(durably=stamped.type in {"state", "checkpoint", "end", "error"})
             return stamped
 

@@ -28,7 +28,6 @@ from so8t_engine.model.so8t_model import LossReport, SO8TModel, StepTotals
 from so8t_engine.so8t.schedule import GateSchedule, pet_weight_at
 from so8t_engine.training.batches import EpochBatches
 from so8t_engine.training.checkpoint_state import (
-    CONFIG,
     FORMAT,
     OPTIMIZER,
     RNG,
@@ -48,6 +47,7 @@ from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.optimizer import make_optimizer, make_scheduler
 from so8t_engine.training.optimizer_state import capture_optimizer, plain, restore_optimizer
 from so8t_engine.training.recovery import Recovery, release_memory
+from so8t_engine.training.run_config import CONFIG
 
 
 class SO8TTrainer(Trainer):  # type: ignore[misc]
