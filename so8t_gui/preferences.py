@@ -44,3 +44,14 @@ class Preferences:
     @geometry.setter
     def geometry(self, value: QByteArray) -> None:
         self._store.setValue("geometry", value)
+
+    @property
+    def left_alone(self) -> set[str]:
+        """Interrupted runs that are not to be asked about again, as paths."""
+        value = self._store.value("left_alone", [])
+        # A list of one comes back as a text.
+        return set(value) if isinstance(value, list) else {value} if isinstance(value, str) else set()
+
+    def leave_alone(self, runs: set[str]) -> None:
+        """Ask no more about ``runs``."""
+        self._store.setValue("left_alone", sorted(self.left_alone | runs))
