@@ -6,16 +6,18 @@ one JSON object on standard output and nothing else there; progress goes to stan
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from so8t_engine import i18n
+from so8t_engine.cli_options import ConfigArgument, JsonOption, SetOption, errors
+from so8t_engine.cli_options import print_json as _print_json
+from so8t_engine.cli_options import print_result as _print_result
+from so8t_engine.cli_results import results
 from so8t_engine.errors import SO8TError
 from so8t_engine.plain_text import visible
 from so8t_engine.threads import wait_passively
@@ -23,16 +25,6 @@ from so8t_engine.threads import wait_passively
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SO8T Control Panel"
 )
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-ConfigArgument = Annotated[Path, typer.Argument(help="YAML file, or the name of a preset such as demo")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="a.b=value; may be repeated")]
-JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
 
 
 @app.command()
@@ -135,6 +127,8 @@ def pipeline(
     raise typer.Exit(status)
 
 
+app.add_typer(results)  # without a name: its commands stand beside these
+
 runs = typer.Typer(no_args_is_help=True, help="History and integrity")
 app.add_typer(runs, name="runs")
 
@@ -213,13 +207,6 @@ def autostart(
 soul = typer.Typer(no_args_is_help=True, help="Soul files: everything SO8T trained")
 app.add_typer(soul, name="soul")
 ForceOption = Annotated[bool, typer.Option("--force", help="replace the file if it exists")]
-
-
-def _print_result(text: str, result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _print_json(result)
-    else:
-        sys.stdout.write(text)
 
 
 @soul.command("show")

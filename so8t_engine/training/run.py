@@ -192,6 +192,7 @@ def _train_prepared(
             _("Free some disk space; the log names the reason."),
         )
     outcome.summary = {
+        "steps": outcome.step,
         "trained_seconds": observer.trained_s,
         "last_loss": observer.last_loss,
         "alpha": float(model.so8t.alpha.detach()),

@@ -9,7 +9,11 @@ from PySide6.QtWidgets import QMessageBox, QVBoxLayout, QWidget
 from so8t_engine.i18n import _
 from so8t_engine.training.checkpoint import checkpoints
 from so8t_engine.training.states import Command
+<<<<<<< HEAD
 from so8t_gui.models.ending import kept_after_kill, on_disk
+=======
+from so8t_gui.preferences import Preferences
+>>>>>>> main
 from so8t_gui.run_controller import RunController
 from so8t_gui.widgets.control_bar import ControlBar
 from so8t_gui.widgets.ending_panel import EndingPanel
@@ -26,14 +30,19 @@ class RunPage(QWidget):
 
     resume_asked = Signal(object)
 
-    def __init__(self, controller: RunController, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        controller: RunController,
+        preferences: Preferences | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent)
         self._controller = controller
         self._announced: tuple[object, ...] = ()
         self.controls = ControlBar(controller)
         self.ending = EndingPanel(controller)
         self.message = MessageBar()
-        self.view = RunView()
+        self.view = RunView(preferences)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(12, 10, 12, 8)
         layout.setSpacing(8)
