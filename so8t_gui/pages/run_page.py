@@ -9,11 +9,8 @@ from PySide6.QtWidgets import QMessageBox, QVBoxLayout, QWidget
 from so8t_engine.i18n import _
 from so8t_engine.training.checkpoint import checkpoints
 from so8t_engine.training.states import Command
-<<<<<<< HEAD
 from so8t_gui.models.ending import kept_after_kill, on_disk
-=======
 from so8t_gui.preferences import Preferences
->>>>>>> main
 from so8t_gui.run_controller import RunController
 from so8t_gui.widgets.control_bar import ControlBar
 from so8t_gui.widgets.ending_panel import EndingPanel
