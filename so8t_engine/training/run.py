@@ -165,7 +165,7 @@ def _train_prepared(
         rows_sha256,
         scratch,
     )
-    total = planned_steps(config, len(prepared.train))
+    total = planned_steps(config, len(prepared.train), len(trainer.batches))
     trainer.schedule = gate_schedule(config, total)
     predicted = memory_facts(config)
     facts = {"steps": total, "resumed_from": str(loaded.path) if loaded else ""}

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from so8t_engine.config import Config
+from so8t_engine.data.packed import PackedCollator
 from so8t_engine.data.tokenize import Collator, Encoded
 from so8t_engine.i18n import _
 from so8t_engine.model.so8t_model import LossReport, SO8TModel, StepTotals
@@ -46,6 +47,7 @@ from so8t_engine.training.events import WarningEvent
 from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.optimizer import make_optimizer, make_scheduler
 from so8t_engine.training.optimizer_state import capture_optimizer, plain, restore_optimizer
+from so8t_engine.training.packing import PackedBatches
 from so8t_engine.training.recovery import Recovery, release_memory
 from so8t_engine.training.run_config import CONFIG
 
@@ -57,7 +59,7 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         model: base with LoRA and SO8T parts, on its device.
         config: of the run.
         rows: encoded training rows.
-        collate: makes a batch of tensors.
+        collate: makes a batch of tensors; where rows are packed, a `PackedCollator` takes its place.
         control: state, commands and events.
         observer: turns steps into events.
         rows_sha256: of the encoded rows; a checkpoint belongs to them.
@@ -73,7 +75,7 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         model: SO8TModel,
         config: Config,
         rows: Sequence[Encoded],
-        collate: Collator,
+        collate: Collator | PackedCollator,
         control: RunControl,
         observer: StepObserver,
         rows_sha256: str,
@@ -86,12 +88,9 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         self.loaded: Loaded | None = None
         #: The generators between two steps, while a step is on its way.
         self.step_rng: tuple[dict[str, Tensor], dict[str, Any]] | None = None
-        self.batches = EpochBatches(
-            [len(row.input_ids) for row in rows],
-            config.training.batch_size,
-            config.training.seed,
-            config.training.length_grouping,
-        )
+        self.batches = _batches(config, [len(row.input_ids) for row in rows])
+        if config.training.packing:
+            collate = PackedCollator(collate.pad_token_id)
         self._totals = StepTotals(1, 1, 0, 0, 1)
         self.recovery = Recovery(model)
         self._step_batches: list[dict[str, Tensor]] = []
@@ -361,6 +360,13 @@ class _Boundary(TrainerCallback):  # type: ignore[misc]
             if self.trainer.run_control.ending:
                 control.should_training_stop = True
         return control
+
+
+def _batches(config: Config, lengths: list[int]) -> EpochBatches | PackedBatches:
+    training = config.training
+    if training.packing:
+        return PackedBatches(lengths, training.batch_size * config.data.max_length, training.seed)
+    return EpochBatches(lengths, training.batch_size, training.seed, training.length_grouping)
 
 
 def _arguments(config: Config, model: SO8TModel, scratch: Path) -> TrainingArguments:

@@ -1,6 +1,6 @@
 """A run continued from every one of its step boundaries, each time in a process of its own.
 
-    python -m tests.faults.resume_everywhere --variants 6
+    python -m tests.faults.resume_everywhere --variants 7
 
 Each continued run must repeat the uninterrupted one bit for bit: losses, weights, the final folder.
 """
@@ -34,6 +34,7 @@ from tests.faults.harness import (
 #: Dropout, shuffling, accumulation and evaluations are on in each.
 VARIANTS: list[dict[str, dict[str, Any]]] = [
     {"training": {"optimizer": "paged_adamw_8bit"}},
+    {"training": {"optimizer": "adamw", "packing": True, "batch_size": 1, "accumulation": 2}},
     {"training": {"optimizer": "adamw", "length_grouping": True}},
     {"training": {"optimizer": "adamw_8bit"}, "model": {"quantization": "int8"}},
     {
