@@ -94,13 +94,20 @@ def _interpreted() -> bool:
 def can_fuse(hidden: Tensor, matrix_B88: Tensor, form: str = "plain") -> bool:
     """Whether `fused_gate` takes these tensors: float32 or half precision, on a card (or interpreted)."""
     return (
-        (hidden.is_cuda or _interpreted())
-        and hidden.dtype in _DTYPES
-        and matrix_B88.dtype == torch.float32
+        matrix_B88.dtype == torch.float32
         and matrix_B88.device == hidden.device
         and form in _FORMS
-        and hidden.numel() > 0
-        and triton_works(hidden.device)
+        and kernels_on(hidden)
+    )
+
+
+def kernels_on(tensor: Tensor) -> bool:
+    """Whether triton's kernels take this tensor: float32 or half precision, on a card (or interpreted)."""
+    return (
+        (tensor.is_cuda or _interpreted())
+        and tensor.dtype in _DTYPES
+        and tensor.numel() > 0
+        and triton_works(tensor.device)
     )
 
 
@@ -113,7 +120,7 @@ def can_fuse_build(theta_B28: Tensor) -> bool:
     )
 
 
-def _on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
+def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     """Triton launches on the current card, which need not be the tensor's."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
@@ -129,7 +136,7 @@ class _Gate(torch.autograd.Function):
         ctx.form = form
         out_TH = torch.empty_like(hidden_TH)
         tokens, blocks = hidden_TH.shape[0], matrix_B88.shape[0]
-        with _on_device_of(hidden_TH):
+        with on_device_of(hidden_TH):
             gate_forward[FORWARD.grid(tokens, blocks)](
                 hidden_TH, matrix_B88, gate, out_TH, tokens, blocks,
                 FORM=form, TOKENS=FORWARD.tokens, BLOCKS=FORWARD.blocks, ROUNDS=FORWARD.rounds,
@@ -148,7 +155,7 @@ class _Gate(torch.autograd.Function):
         grid = BACKWARD.grid(tokens, blocks)
         grad_hidden_TH = torch.empty_like(hidden_TH) if want_hidden else hidden_TH
         partial_PB88 = matrix_B88.new_empty((grid[1] if want_matrix else 1, blocks, BLOCK, BLOCK))
-        with _on_device_of(hidden_TH):
+        with on_device_of(hidden_TH):
             gate_backward[grid](
                 grad_TH, hidden_TH, matrix_B88, gate, grad_hidden_TH, partial_PB88, tokens, blocks,
                 FORM=ctx.form, WANT_HIDDEN=want_hidden, WANT_MATRIX=want_matrix,
@@ -202,7 +209,7 @@ class _Rotations(torch.autograd.Function):
         ctx.save_for_backward(safe_B28, cmd_B28)
         blocks = safe_B28.shape[0]
         out_3B88 = safe_B28.new_empty((3, blocks, BLOCK, BLOCK))
-        with _on_device_of(safe_B28):
+        with on_device_of(safe_B28):
             build_forward[(blocks,)](safe_B28, cmd_B28, out_3B88, blocks, num_warps=BUILD_WARPS)
         safe_B88, cmd_B88, total_B88 = out_3B88.unbind(0)
         return safe_B88.clone(), cmd_B88.clone(), total_B88.clone()
@@ -214,7 +221,7 @@ class _Rotations(torch.autograd.Function):
         safe_B28, cmd_B28 = ctx.saved_tensors
         blocks = safe_B28.shape[0]
         out_safe_B28, out_cmd_B28 = torch.empty_like(safe_B28), torch.empty_like(cmd_B28)
-        with _on_device_of(safe_B28):
+        with on_device_of(safe_B28):
             build_backward[(blocks,)](
                 safe_B28, cmd_B28, *(grad.contiguous() for grad in grads), out_safe_B28, out_cmd_B28, blocks,
                 num_warps=BUILD_WARPS,
