@@ -139,21 +139,24 @@ def dequantise_rows(code_ptr, scale_ptr, out_ptr, size, WIDTH: tl.constexpr):
 
 @triton.jit
 def loss_rows(
-    logits_ptr, label_ptr, loss_ptr, vocabulary, ignore, WANT_GRAD: tl.constexpr, WIDTH: tl.constexpr
-):
+    logits_ptr, label_ptr, loss_ptr, ignore,
+    VOCABULARY: tl.constexpr, WANT_GRAD: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """Cross-entropy of one token's logits; the logits become softmax − one-hot in their own place."""
     token = tl.program_id(0).to(tl.int64)
-    row = logits_ptr + token * vocabulary
+    row = logits_ptr + token * VOCABULARY
     label = tl.load(label_ptr + token)
     unit = tl.arange(0, WIDTH)
     top = tl.full((WIDTH,), float("-inf"), tl.float32)
     total = tl.zeros((WIDTH,), tl.float32)
-    for start in range(0, vocabulary, WIDTH):
-        value = tl.load(row + start + unit, mask=start + unit < vocabulary, other=float("-inf")).to(tl.float32)
+    for start in range(0, VOCABULARY, WIDTH):
+        inside = start + unit < VOCABULARY
+        value = tl.load(row + start + unit, mask=inside, other=float("-inf")).to(tl.float32)
         larger = tl.maximum(top, value)
         # A lane that has seen nothing but padding stays at 0.
         safe = tl.where(larger == float("-inf"), 0.0, larger)
-        total = total * tl.exp(tl.where(top == float("-inf"), float("-inf"), top - safe)) + tl.exp(value - safe)
+        before = tl.where(top == float("-inf"), float("-inf"), top - safe)
+        total = total * tl.exp(before) + tl.exp(value - safe)
         top = larger
     largest = tl.max(top)
     summed = tl.sum(total * tl.exp(top - largest))
@@ -163,8 +166,8 @@ def loss_rows(
     tl.store(loss_ptr + token, tl.where(wanted, loss, 0.0))
     if WANT_GRAD:
         tl.debug_barrier()
-        for start in range(0, vocabulary, WIDTH):
-            inside = start + unit < vocabulary
+        for start in range(0, VOCABULARY, WIDTH):
+            inside = start + unit < VOCABULARY
             value = tl.load(row + start + unit, mask=inside, other=0.0)
             share = tl.exp(value.to(tl.float32) - largest) / summed
             share = share - tl.where(start + unit == label, 1.0, 0.0)

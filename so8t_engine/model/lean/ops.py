@@ -162,8 +162,8 @@ def cross_entropy_rows(logits_tV: Tensor, labels_t: Tensor, ignore: int, want_gr
     losses_t = torch.empty(tokens, dtype=torch.float32, device=logits_tV.device)
     with on_device_of(logits_tV):
         loss_rows[(tokens,)](
-            logits_tV, labels_t, losses_t, vocabulary, ignore,
-            WANT_GRAD=want_grad, WIDTH=min(_power_of_two(vocabulary), 8192), num_warps=16,
+            logits_tV, labels_t, losses_t, ignore,
+            VOCABULARY=vocabulary, WANT_GRAD=want_grad, WIDTH=min(_power_of_two(vocabulary), 8192), num_warps=16,
         )  # fmt: skip
     return losses_t
 
