@@ -117,6 +117,26 @@ def bake(
         sys.stdout.write(text)
 
 
+@app.command()
+def pipeline(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    from_: Annotated[str | None, typer.Option("--from", help="do this step and all after it again")] = None,
+    only: Annotated[str | None, typer.Option(help="do this step again, and no other")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done, and why")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The eight steps from sources to an uploaded model; what is done already is skipped."""
+    from so8t_engine.commands.pipeline import run_pipeline
+
+    status, text, result = run_pipeline(config, set_ or [], from_, only, dry_run, errors)
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(text)
+    raise typer.Exit(status)
+
+
 runs = typer.Typer(no_args_is_help=True, help="History and integrity")
 app.add_typer(runs, name="runs")
 

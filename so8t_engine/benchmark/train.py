@@ -102,15 +102,20 @@ def _plain(job: Job, base: nn.Module, config: Config) -> tuple[nn.Module, Callab
 
 def measure(job: Job) -> dict[str, Any]:
     """Run one job in this process; tokens/s is of the median step."""
-    from so8t_engine.benchmark.shapes import random_base
+    from so8t_engine.benchmark.random_base import random_base
+    from so8t_engine.model.loading import choose_dtype
 
     device = torch.device("cuda", 0)
     config = _config(job)
+    model_config = config.model
     if job.stack == "liger":
         from liger_kernel.transformers import apply_liger_kernel_to_phi3
 
         apply_liger_kernel_to_phi3()
-    base = random_base(job.shape, config.model, device)
+    base = random_base(
+        job.shape, model_config.quantization, double_quant=model_config.double_quant,
+        attention=model_config.attention, dtype=choose_dtype(model_config.compute_dtype, device), device=device,
+    )  # fmt: skip
     vocabulary = int(base.config.vocab_size)  # type: ignore[union-attr, arg-type]
     model, loss_of = (_so8t if job.stack == "so8t" else _plain)(job, base, config)
     del base
