@@ -114,7 +114,8 @@ def measure(job: Job) -> dict[str, Any]:
         apply_liger_kernel_to_phi3()
     base = random_base(
         job.shape, model_config.quantization, double_quant=model_config.double_quant,
-        attention=model_config.attention, dtype=choose_dtype(model_config.compute_dtype, device), device=device,
+        attention=model_config.attention, device=device,
+        dtype=choose_dtype(model_config.compute_dtype, device),
     )  # fmt: skip
     vocabulary = int(base.config.vocab_size)  # type: ignore[union-attr, arg-type]
     model, loss_of = (_so8t if job.stack == "so8t" else _plain)(job, base, config)

@@ -147,8 +147,9 @@ class MemoryConfig(Section):
         "lean",
         N_("Decoder layers"),
         N_(
-            "lean: the program's own way through the layers, which keeps little memory (Phi-3, Llama, Mistral "
-            "and Qwen2; others run as plain). plain: as transformers and peft wrote them, for comparison."
+            "lean: the program's own way through the layers, which keeps little memory (Phi-3, Llama, "
+            "Mistral and Qwen2; others run as plain). plain: as transformers and peft wrote them, for "
+            "comparison."
         ),
         advanced=True,
     )

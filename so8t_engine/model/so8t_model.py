@@ -236,7 +236,8 @@ class SO8TModel(nn.Module):
         labelled = next_NT != IGNORE
         hidden_tH, wanted_t = gated_NTH[:, :-1][labelled], next_NT[labelled]
         head = self.causal_lm.lm_head
-        if self.lean is not None and type(head) is nn.Linear and head.bias is None:
+        plain_head = type(head) is nn.Linear and getattr(head, "bias", None) is None
+        if self.lean is not None and plain_head:
             total = linear_cross_entropy(hidden_tH, head.weight, wanted_t, self.loss_chunk)
             return total, labelled.sum()
         return chunked_cross_entropy(

@@ -3,6 +3,8 @@
 Kept for the backward pass: h, rotated queries, keys, values, the attention's output and its log-sums.
 """
 
+# ruff: noqa: N815  (fields of the dataclasses are tensors and carry their shapes)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -119,12 +121,12 @@ class _Projections(torch.autograd.Function):
             for number, linear in enumerate(block.projections)
         ]
         queries, keys = block.heads * block.size, block.kv_heads * block.size
-        parts = outs[0].split((queries, keys, keys), -1) if len(outs) == 1 else outs
+        parts = torch.split(outs[0], [queries, keys, keys], -1) if len(outs) == 1 else outs
         for part in parts[:2]:
-            rotary(part.unflatten(-1, (-1, block.size)), part, cos_NTR, sin_NTR)
+            rotary(part.view(count, tokens, -1, block.size), part, cos_NTR, sin_NTR)
         ctx.save_for_backward(hidden_NTH, cos_NTR, sin_NTR)
         ctx.block, ctx.seed = block, seed
-        query, key, value = (part.unflatten(-1, (-1, block.size)).transpose(1, 2) for part in parts)
+        query, key, value = (part.view(count, tokens, -1, block.size).transpose(1, 2) for part in parts)
         return query, key, value
 
     @staticmethod
@@ -135,7 +137,7 @@ class _Projections(torch.autograd.Function):
         normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
         widths = [grad.shape[1] * block.size for grad in grads]
         grads_NTF = [grads[0].new_empty((count, tokens, sum(widths)))]
-        parts = list(grads_NTF[0].split(widths, -1))
+        parts = list(torch.split(grads_NTF[0], widths, -1))
         if len(block.projections) == 3:
             grads_NTF = parts = [grads[0].new_empty((count, tokens, width)) for width in widths]
         for number, (grad, part) in enumerate(zip(grads, parts, strict=True)):

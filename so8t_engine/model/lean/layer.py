@@ -1,5 +1,7 @@
 """A decoder layer, and how it is run again in the backward pass so that only its input is kept."""
 
+# ruff: noqa: N815  (fields of the dataclasses are tensors and carry their shapes)
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,8 +1,10 @@
-"""One linear layer with LoRA: its frozen weight, dequantised for the moment of use, and hand-written gradients.
+"""One linear layer with LoRA: its weight dequantised for the moment of use, and hand-written gradients.
 
 Nothing of a quantised weight is kept between forward and backward pass, and LoRA's small products are taken
 in the order that never forms an (O, I) matrix: y = W x + s B (A x), rank r.
 """
+
+# ruff: noqa: N815  (fields of the dataclasses are tensors and carry their shapes)
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Offload:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._buffers: dict[int, Tensor] = {}
         self._tickets: list[Ticket] = []
         self._leaving: list[tuple[Ticket, Tensor]] = []
@@ -47,9 +47,8 @@ class Offload:
     def push(self, hidden: Tensor) -> Ticket:
         """Begin to copy ``hidden`` out. It stays on the card until the next push."""
         main = torch.cuda.current_stream(self._device)
-        ticket = Ticket(
-            len(self._tickets), hidden.shape, self._host(len(self._tickets), hidden), torch.cuda.Event()
-        )
+        left = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        ticket = Ticket(len(self._tickets), hidden.shape, self._host(len(self._tickets), hidden), left)
         self._stream.wait_stream(main)
         with torch.cuda.stream(self._stream):
             ticket.host.copy_(hidden, non_blocking=True)
@@ -83,7 +82,7 @@ class Offload:
         self._stream.wait_stream(main)
         with torch.cuda.stream(self._stream):
             ticket.card.copy_(ticket.host, non_blocking=True)
-            ticket.arrived = torch.cuda.Event()
+            ticket.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ticket.arrived.record(self._stream)
 
     def _host(self, place: int, like: Tensor) -> Tensor:

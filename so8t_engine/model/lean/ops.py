@@ -163,13 +163,14 @@ def cross_entropy_rows(logits_tV: Tensor, labels_t: Tensor, ignore: int, want_gr
     with on_device_of(logits_tV):
         loss_rows[(tokens,)](
             logits_tV, labels_t, losses_t, ignore,
-            VOCABULARY=vocabulary, WANT_GRAD=want_grad, WIDTH=min(_power_of_two(vocabulary), 8192), num_warps=16,
+            VOCABULARY=vocabulary, WANT_GRAD=want_grad,
+            WIDTH=min(_power_of_two(vocabulary), 8192), num_warps=16,
         )  # fmt: skip
     return losses_t
 
 
 def dequantise_rows(code_OI: Tensor, scale_O: Tensor, dtype: torch.dtype) -> Tensor:
-    """int8 rows as ``dtype``: code · scale / 127 (Dettmers et al. 2022, LLM.int8(), section 3), rounded once."""
+    """int8 rows as ``dtype``: code · scale / 127 (Dettmers et al. 2022, LLM.int8(), section 3)."""
     out_OI = torch.empty(code_OI.shape, dtype=dtype, device=code_OI.device)
     if not kernels_on(out_OI):
         for start in range(0, len(code_OI), 1024):
@@ -180,7 +181,5 @@ def dequantise_rows(code_OI: Tensor, scale_O: Tensor, dtype: torch.dtype) -> Ten
 
     rows, size = code_OI.shape
     with on_device_of(out_OI):
-        kernel[(rows, -(-size // _STRIP))](
-            code_OI, scale_O.float(), out_OI, size, WIDTH=_STRIP, num_warps=4
-        )
+        kernel[(rows, -(-size // _STRIP))](code_OI, scale_O.float(), out_OI, size, WIDTH=_STRIP, num_warps=4)
     return out_OI
