@@ -73,10 +73,10 @@ class MainWindow(QMainWindow):
 
     def _build(self) -> None:
         self.setWindowTitle(_("SO8T Control Panel"))
-        self.run_page = RunPage(self.controller)
+        self.run_page = RunPage(self.controller, self.preferences)
         self.settings_page = SettingsPage(known_rows=self._known_rows)
         self.settings_page.set_config(self._config)
-        self.history_page = HistoryPage(self._history_folder)
+        self.history_page = HistoryPage(self._history_folder, self.preferences)
         self.about_page = AboutPage()
         self.pages = QStackedWidget()
         for page in (self.run_page, self.settings_page, self.history_page, self.about_page):

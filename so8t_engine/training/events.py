@@ -34,12 +34,18 @@ class Event(BaseModel):
 
 
 class StateEvent(Event):
-    """The run moved from one state to another."""
+    """The run moved from one state to another.
+
+    Attributes:
+        cause: what stopped a run that no person stopped: ``owner_gone`` (the window died) or ``signal``
+            (the session or the computer ended); empty otherwise.
+    """
 
     type: Literal["state"] = "state"
     from_: State = Field(alias="from")
     to: State
     reason: str = ""
+    cause: str = ""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
 

@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QMessageBox, QVBoxLayout, QWidget
 
 from so8t_engine.i18n import _
 from so8t_engine.training.states import Command
+from so8t_gui.preferences import Preferences
 from so8t_gui.run_controller import RunController
 from so8t_gui.widgets.control_bar import ControlBar
 from so8t_gui.widgets.message_bar import MessageBar
@@ -17,13 +18,18 @@ from so8t_gui.widgets.run_view import RunView
 class RunPage(QWidget):
     """Controls, messages and the view of the run."""
 
-    def __init__(self, controller: RunController, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        controller: RunController,
+        preferences: Preferences | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent)
         self._controller = controller
         self._announced: tuple[object, ...] = ()
         self.controls = ControlBar(controller)
         self.message = MessageBar()
-        self.view = RunView()
+        self.view = RunView(preferences)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(12, 10, 12, 8)
         layout.setSpacing(8)
