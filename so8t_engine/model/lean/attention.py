@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from so8t_engine.model.lean.linear import LoraLinear, fork
 from so8t_engine.model.lean.ops import rms_norm, rms_norm_gradient, rotary
+from so8t_engine.model.packed import PackedRows, attend
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +45,31 @@ class Attention:
     scaling: float
 
     def forward(
-        self, hidden_NTH: Tensor, cos_NTR: Tensor, sin_NTR: Tensor, mask: Tensor | None, seed: int | None
+        self,
+        hidden_NTH: Tensor,
+        cos_NTR: Tensor,
+        sin_NTR: Tensor,
+        packed: PackedRows | None,
+        seed: int | None,
     ) -> Tensor:
         """What the attention adds to the residual stream, shape (N, T, H), differentiable.
 
         Args:
             cos_NTR, sin_NTR: of the rotary embedding, (N or 1, T, R).
-            mask: added to the scores or boolean, (N or 1, 1, T, T); None is plain causal attention, which is
-                right with padding on the right: no real token looks at a later one.
+            packed: where rows lie end to end, each of which sees itself alone; None is causal attention,
+                which is right with padding on the right: no real token looks at a later one.
             seed: of LoRA's dropout; None is evaluation.
         """
         parameters = [p for linear in self.projections for p in linear.parameters]
         query, key, value = _Projections.apply(  # type: ignore[no-untyped-call]
             hidden_NTH, cos_NTR, sin_NTR, self, seed, *parameters
         )
-        mixed_NhTD = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scaling,
-            enable_gqa=self.heads != self.kv_heads,
-        )  # fmt: skip
+        if packed is None:
+            mixed_NhTD = functional.scaled_dot_product_attention(
+                query, key, value, is_causal=True, scale=self.scaling, enable_gqa=self.heads != self.kv_heads
+            )
+        else:
+            mixed_NhTD = attend(query, key, value, packed.cumulative_S, packed.longest, self.scaling)
         mixed_NTF = mixed_NhTD.transpose(1, 2).reshape(*hidden_NTH.shape[:2], self.heads * self.size)
         out_NTH: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
             mixed_NTF, self.output, fork(seed, 8), *self.output.parameters

@@ -20,6 +20,7 @@ from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.mlp import GatedMLP
 from so8t_engine.model.lean.offload import Offload
 from so8t_engine.model.lean.ops import Activation, rms_norm, rms_norm_gradient
+from so8t_engine.model.packed import PackedRows
 from so8t_engine.so8t.placement import Placement
 
 log = logging.getLogger(__name__)
@@ -72,24 +73,25 @@ class LeanBody:
         training: bool,
         matrix_B88: Tensor | None = None,
         g: Tensor | None = None,
-        position_ids_NT: Tensor | None = None,
-        mask: Tensor | None = None,
+        packed: PackedRows | None = None,
     ) -> Tensor:
         """The final hidden states after the last norm, (N, T, H).
 
         Args:
             training: draw dropout and prepare a backward pass.
             matrix_B88: the gate's K where layers are gated. g: its strength.
-            position_ids_NT: where each token stands in its row; None counts from 0.
-            mask: of the attention; None is causal, which is right with padding on the right.
+            packed: where rows lie end to end; None is a batch with padding on the right.
         """
         embed = self._decoder.embed_tokens
-        if position_ids_NT is None:
-            position_ids_NT = torch.arange(input_ids_NT.shape[1], device=input_ids_NT.device).unsqueeze(0)
+        position_ids_NT = (
+            torch.arange(input_ids_NT.shape[1], device=input_ids_NT.device).unsqueeze(0)
+            if packed is None
+            else packed.position_ids_NT
+        )
         with torch.autocast(input_ids_NT.device.type, enabled=False):
             hidden_NTH: Tensor = embed(input_ids_NT)
             cos_NTR, sin_NTR = self._decoder.rotary_emb(hidden_NTH, position_ids=position_ids_NT)
-            scene = Scene(cos_NTR.contiguous(), sin_NTR.contiguous(), mask, g)
+            scene = Scene(cos_NTR.contiguous(), sin_NTR.contiguous(), packed, g)
             grad = training and torch.is_grad_enabled()
             # From the CPU's generator: no wait for the card, and a resumed run draws the same.
             seeds = torch.randint(2**62, (len(self.layers),)).tolist() if training else None

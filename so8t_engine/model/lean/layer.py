@@ -13,6 +13,7 @@ from torch import Tensor
 from so8t_engine.model.lean.attention import Attention
 from so8t_engine.model.lean.mlp import GatedMLP
 from so8t_engine.model.lean.offload import Offload, Ticket
+from so8t_engine.model.packed import PackedRows
 from so8t_engine.so8t.gate import apply_gate_matrix
 
 
@@ -22,13 +23,13 @@ class Scene:
 
     Attributes:
         cos_NTR, sin_NTR: of the rotary embedding.
-        mask: of the attention; None is causal.
+        packed: where rows lie end to end; None where none do.
         g: the gate's strength, 0-dim; None where no layer is gated.
     """
 
     cos_NTR: Tensor
     sin_NTR: Tensor
-    mask: Tensor | None
+    packed: PackedRows | None
     g: Tensor | None
 
 
@@ -62,7 +63,7 @@ class DecoderLayer:
             keep: keep what the backward pass would compute again.
             for_gradient: the values of the result are not needed, only its gradient.
         """
-        added_NTH = self.attention.forward(hidden_NTH, scene.cos_NTR, scene.sin_NTR, scene.mask, seed)
+        added_NTH = self.attention.forward(hidden_NTH, scene.cos_NTR, scene.sin_NTR, scene.packed, seed)
         if self.site == "attention":
             added_NTH = self._gated(added_NTH, matrix_B88, scene)
         middle_NTH = hidden_NTH + added_NTH

@@ -136,6 +136,6 @@ def test_int8_rows(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     scales = _random(9, dtype=torch.float32).abs()
     one, other = _both(monkeypatch, lambda: ops.dequantise_rows(codes, scales, dtype))
     # The kernel divides by 127, torch multiplies the scale first: one rounding of float32 apart.
-    assert float((one - other).abs().max()) <= (1e-6 if dtype == torch.float32 else 2**-8) * float(
+    assert float((one - other).abs().max()) <= (1e-6 if dtype == torch.float32 else 2**-7) * float(
         other.max()
     )
