@@ -15,6 +15,7 @@ import transformers
 
 from so8t_engine.errors import MemoryLimitError, RunError, SO8TError
 from so8t_engine.i18n import _
+from so8t_engine.memory.allocator import prefer_expandable_segments
 from so8t_engine.training.checkpoint import settle
 from so8t_engine.training.checkpoint_state import Loaded, rows_digest
 from so8t_engine.training.control import AbortRequested, RunControl, StopRequested, begin, install_signals
@@ -67,6 +68,8 @@ def run_training(
     Raises:
         RunError: another process is training this run; nothing was written.
     """
+    # Before anything touches the card.
+    prefer_expandable_segments()
     control = control or RunControl(run, on_event, owner, hang_s=readable_config(run).run.stall_s)
     began = time.monotonic()
     outcome = _Outcome()
