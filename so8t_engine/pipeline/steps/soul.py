@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from so8t_engine.config import load_config
 from so8t_engine.config.fields import setting
-from so8t_engine.i18n import N_, _
+from so8t_engine.i18n import N_, _, language
 from so8t_engine.pipeline.context import StepContext
 from so8t_engine.pipeline.step import Estimate, Step, StepResult, StepSettings
 from so8t_engine.soul_dataset.settings import SoulDatasetSettings, SoulRecordSettings
@@ -32,6 +33,10 @@ class SoulStep(Step[SoulSettings]):
     name = "soul"
     title = N_("Soul dataset")
     code = ("so8t_engine.soul_dataset", "so8t_engine.so8t.schedule", "so8t_engine.plotting")
+
+    def digest_settings(self) -> Mapping[str, Any]:
+        # The records' sentences are in the language that is set.
+        return {**super().digest_settings(), "language": language()}
 
     def external_inputs(self) -> Mapping[str, str]:
         return {"so8t": load_config(self.settings.config).so8t.model_dump_json()}
