@@ -153,16 +153,72 @@ def runs_list(
 def runs_verify(
     run: Annotated[Path, typer.Argument(help="a run folder")], as_json: JsonOption = False
 ) -> None:
-    """Check every checkpoint and the final folder against their manifests."""
-    from so8t_engine.commands.runs import verify_run
+    """Check every file: configuration, events, checkpoints, rotations, final."""
+    from so8t_engine.commands.verify import verify_run
 
     result = verify_run(run)
     if as_json:
         _print_json(result)
     else:
-        for name, verdict in result["folders"].items():
-            sys.stdout.write(f"{name}: {verdict}\n")
+        lines = [f"{name}: {verdict}" for name, verdict in result["files"].items()] + result["notes"]
+        sys.stdout.write("".join(visible(line, 4096) + "\n" for line in lines))
     raise typer.Exit(0 if result["intact"] else 1)
+
+
+@runs.command("pin")
+def runs_pin(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    step: Annotated[int, typer.Argument(help="of a checkpoint", min=0)],
+    remove: Annotated[bool, typer.Option("--remove", help="let it be pruned again")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep the checkpoint of a step for good."""
+    from so8t_engine.commands.runs import pin_checkpoint
+
+    result = pin_checkpoint(run, step, not remove)
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(" ".join(str(number) for number in result["pinned"]) + "\n")
+
+
+@runs.command("continue")
+def runs_continue(
+    folder: Annotated[Path, typer.Argument(help="the runs folder")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say which, and do nothing")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue runs that a crash, a power cut or the end of a session interrupted."""
+    from so8t_engine.commands.continue_runs import continue_runs
+
+    status, result = continue_runs(folder, dry_run, errors)
+    if as_json:
+        _print_json(result)
+    raise typer.Exit(status)
+
+
+class Switch(StrEnum):
+    """What to do about the start at logon."""
+
+    on = "on"
+    off = "off"
+    status = "status"
+
+
+@app.command()
+def autostart(
+    action: Annotated[Switch, typer.Argument(help="on, off or status")] = Switch.status,
+    runs_folder: Annotated[Path, typer.Option("--runs", help="the runs folder")] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Continue interrupted runs when you log on (systemd user unit, Windows' task scheduler), or no more."""
+    from so8t_engine.commands.continue_runs import set_autostart
+
+    text, result = set_autostart(action.value, runs_folder)
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(text)
 
 
 soul = typer.Typer(no_args_is_help=True, help="Soul files: everything SO8T trained")

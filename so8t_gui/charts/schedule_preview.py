@@ -129,6 +129,8 @@ class SchedulePreview(Card):
     def show_config(self, config: Config, rows: int | None) -> None:
         """Draw the plan of ``config``; ``rows`` are its training rows where they are known."""
         limited = config.training.max_steps is not None
+        if config.training.packing:
+            rows = None  # how many share a pass is known once they have been read
         total = planned_steps(config, rows or 1) if limited or rows is not None else None
         wanted = (config.so8t, config.training, total)
         if wanted != self._shown:
