@@ -79,3 +79,25 @@ def evaluate(
         *evaluate_run(run, out=out, rows=rows, max_rows=max_rows, tasks=lm_eval or (), console=errors),
         as_json,
     )
+
+
+class GgufKind(StrEnum):
+    """What a GGUF file's matrices are stored in."""
+
+    f16 = "f16"
+    q8_0 = "q8_0"
+    q4_k_m = "q4_k_m"
+
+
+@results.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="a finished run's folder, or one that bake made")],
+    gguf: Annotated[GgufKind, typer.Option(help="q4_k_m needs llama.cpp's llama-quantize on the PATH")],
+    out: Annotated[Path | None, typer.Option(help="the file; beside the run unless told")] = None,
+    untie: Annotated[bool, typer.Option("--untie", help="as bake has it")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The run, baked and verified, as one GGUF file for llama.cpp, read back and compared."""
+    from so8t_engine.commands.export import export_run
+
+    print_result(*export_run(run, gguf.value, out, untie=untie, console=errors), as_json)
