@@ -6,16 +6,18 @@ one JSON object on standard output and nothing else there; progress goes to stan
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from so8t_engine import i18n
+from so8t_engine.cli_options import ConfigArgument, JsonOption, SetOption, errors
+from so8t_engine.cli_options import print_json as _print_json
+from so8t_engine.cli_options import print_result as _print_result
+from so8t_engine.cli_results import results
 from so8t_engine.errors import SO8TError
 from so8t_engine.plain_text import visible
 from so8t_engine.threads import wait_passively
@@ -23,16 +25,6 @@ from so8t_engine.threads import wait_passively
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SO8T Control Panel"
 )
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-ConfigArgument = Annotated[Path, typer.Argument(help="YAML file, or the name of a preset such as demo")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="a.b=value; may be repeated")]
-JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
 
 
 @app.command()
@@ -48,10 +40,8 @@ def train(
     from so8t_engine.commands.train import train_headless
 
     overrides = [*(set_ or []), *([f"training.max_steps={max_steps}"] if max_steps is not None else [])]
-    status, result = train_headless(config, overrides, run_dir, resume, errors)
-    if as_json:
-        _print_json(result)
-    raise typer.Exit(status)
+    tell = _print_json if as_json else lambda result: None
+    raise typer.Exit(train_headless(config, overrides, run_dir, resume, errors, tell))
 
 
 @app.command()
@@ -117,6 +107,28 @@ def bake(
         sys.stdout.write(text)
 
 
+@app.command()
+def pipeline(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    from_: Annotated[str | None, typer.Option("--from", help="do this step and all after it again")] = None,
+    only: Annotated[str | None, typer.Option(help="do this step again, and no other")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done, and why")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The eight steps from sources to an uploaded model; what is done already is skipped."""
+    from so8t_engine.commands.pipeline import run_pipeline
+
+    status, text, result = run_pipeline(config, set_ or [], from_, only, dry_run, errors)
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(text)
+    raise typer.Exit(status)
+
+
+app.add_typer(results)  # without a name: its commands stand beside these
+
 runs = typer.Typer(no_args_is_help=True, help="History and integrity")
 app.add_typer(runs, name="runs")
 
@@ -156,13 +168,6 @@ def runs_verify(
 soul = typer.Typer(no_args_is_help=True, help="Soul files: everything SO8T trained")
 app.add_typer(soul, name="soul")
 ForceOption = Annotated[bool, typer.Option("--force", help="replace the file if it exists")]
-
-
-def _print_result(text: str, result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _print_json(result)
-    else:
-        sys.stdout.write(text)
 
 
 @soul.command("show")

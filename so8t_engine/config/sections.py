@@ -189,6 +189,18 @@ class RunConfig(Section):
         N_("What the trainer does when the window that started it is gone without a word."),
         advanced=True,
     )
+    stall_minutes: float | None = setting(
+        5.0,
+        N_("Call it a hang after"),
+        N_(
+            "Minutes without progress after which a running trainer is said to hang. Slow steps are "
+            "waited for ten times as long as the slowest so far. Empty never says so."
+        ),
+        unit=N_("min"),
+        advanced=True,
+        gt=0.0,
+        le=1440.0,
+    )
     cpu_threads: int | None = setting(
         None,
         N_("CPU threads"),
@@ -197,3 +209,8 @@ class RunConfig(Section):
         ge=1,
         le=256,
     )
+
+    @property
+    def stall_s(self) -> float | None:
+        """`stall_minutes` in seconds."""
+        return None if self.stall_minutes is None else 60.0 * self.stall_minutes

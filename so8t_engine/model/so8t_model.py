@@ -136,6 +136,7 @@ class SO8TModel(nn.Module):
             alpha_start=config.so8t.alpha_start,
             init_std=config.so8t.init_std,
             seed=config.training.seed,
+            variant=config.so8t.variant,
         ).to(next(base.parameters()).device)
         # After LoRA, so that the hooks see the sum of base and LoRA. No part of the state: hooks have none.
         self._layer_gates = attach_site_gates(

@@ -34,12 +34,18 @@ class Event(BaseModel):
 
 
 class StateEvent(Event):
-    """The run moved from one state to another."""
+    """The run moved from one state to another.
+
+    Attributes:
+        cause: what stopped a run that no person stopped: ``owner_gone`` (the window died) or ``signal``
+            (the session or the computer ended); empty otherwise.
+    """
 
     type: Literal["state"] = "state"
     from_: State = Field(alias="from")
     to: State
     reason: str = ""
+    cause: str = ""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
 
@@ -202,6 +208,26 @@ class InfoEvent(Event):
     facts: dict[str, Any]
 
 
+class PipelineStepEvent(Event):
+    """A step of the pipeline changed its state.
+
+    Attributes:
+        number, name: of the step, from 1.
+        status: ``skipped`` for what was done already, ``off`` for what is switched off.
+        reason: why it runs, is skipped or has failed. attempt: from 1.
+        seconds: how long it took, once it is over. facts: what it tells of its output.
+    """
+
+    type: Literal["pipeline_step"] = "pipeline_step"
+    number: int
+    name: str
+    status: Literal["waiting", "running", "retrying", "done", "skipped", "off", "stopped", "failed"]
+    reason: str = ""
+    attempt: int = 1
+    seconds: float | None = None
+    facts: dict[str, Any] = {}
+
+
 class EndEvent(Event):
     """The run is over; nothing follows unless it is resumed."""
 
@@ -225,6 +251,7 @@ AnyEvent = Annotated[
     | ErrorEvent
     | ProgressEvent
     | InfoEvent
+    | PipelineStepEvent
     | EndEvent,
     Field(discriminator="type"),
 ]

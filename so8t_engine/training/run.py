@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
+import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +16,7 @@ import transformers
 from so8t_engine.errors import MemoryLimitError, RunError, SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.training.checkpoint import newest_usable
-from so8t_engine.training.control import AbortRequested, RunControl, StopRequested
+from so8t_engine.training.control import AbortRequested, RunControl, StopRequested, begin, install_signals
 from so8t_engine.training.environment import physical_cores, write_environment
 from so8t_engine.training.events import (
     EndEvent,
@@ -35,7 +33,7 @@ from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.sampling import MemorySampler, memory_facts, peak_facts
 from so8t_engine.training.schedules import gate_schedule, planned_steps
-from so8t_engine.training.states import Command, State
+from so8t_engine.training.states import State
 from so8t_engine.training.trainer import SO8TTrainer, seed_everything
 
 log = logging.getLogger(__name__)
@@ -48,6 +46,7 @@ def run_training(
     on_event: Callable[[Event], None] | None = None,
     handle_signals: bool = True,
     owner: ProcessMark | None = None,
+    control: RunControl | None = None,
 ) -> int:
     """Train the run in ``run`` to its end.
 
@@ -57,18 +56,20 @@ def run_training(
         on_event: also called with each event, in the thread that causes it.
         handle_signals: Ctrl+C, SIGTERM and a closing session stop and save; a second one aborts.
         owner: the process on whose death the run saves and stops.
+        control: where the caller has made it already; ``on_event`` and ``owner`` are then its own.
 
     Returns:
         0 when it finished, stopped or was aborted as asked; 1 when it failed. Nothing is raised for a
         failure of the run itself: it is an event.
     """
-    control = RunControl(run, on_event, owner)
+    control = control or RunControl(run, on_event, owner, hang_s=run.config().run.stall_s)
     began = time.monotonic()
     outcome = _Outcome()
-    ProcessMark.current().write(run.process)
-    restore = _install_signals(control) if handle_signals else {}
+    ProcessMark.current(run.id).write(run.process)
+    restore = install_signals(control) if handle_signals else None
     try:
-        control.move(State.LOADING, _("resuming") if resume else "")
+        begin(control, resume)
+        control.check_loading()
         _train(run, control, resume, outcome)
     except StopRequested:
         outcome.status = "stopped"
@@ -80,8 +81,8 @@ def run_training(
         control.emit(_error_event(error))
         outcome.reason = str(error)
     finally:
-        for number, handler in restore.items():
-            signal.signal(number, handler)
+        if restore is not None:
+            restore()
     final_state = {
         "finished": State.FINISHED,
         "stopped": State.STOPPED,
@@ -133,6 +134,7 @@ def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outco
     sampler = MemorySampler(control.emit, on_card)
     try:
         with tempfile.TemporaryDirectory(prefix="so8t-") as scratch:
+            control.before_leaving = lambda: shutil.rmtree(scratch, ignore_errors=True)
             _train_prepared(run, control, prepared, checkpoint, outcome, Path(scratch))
     finally:
         sampler.close()
@@ -170,7 +172,7 @@ def _train_prepared(
     if checkpoint is None:
         observer.rotation(0)
         held_out.before()
-    control.check_loading()
+    control.begin_training()
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except MemoryLimitError:
@@ -190,6 +192,7 @@ def _train_prepared(
             _("Free some disk space; the log names the reason."),
         )
     outcome.summary = {
+        "steps": outcome.step,
         "trained_seconds": observer.trained_s,
         "last_loss": observer.last_loss,
         "alpha": float(model.so8t.alpha.detach()),
@@ -230,6 +233,16 @@ def _error_event(error: Exception) -> ErrorEvent:
             mend=_("Shorten the sequence, switch gradient checkpointing on, or raise the memory limit."),
         )
     lines = str(error).strip().splitlines()
+    if _is_card_error(error):
+        return ErrorEvent(
+            kind="cuda",
+            sentence=_("The graphics card reported an error: %(what)s.")
+            % {"what": lines[0].rstrip(".") if lines else type(error).__name__},
+            mend=_(
+                "Continue from the last checkpoint. If it comes again, restart the computer, and check the "
+                "driver, the card's temperature and its overclocking."
+            ),
+        )
     return ErrorEvent(
         kind="unexpected",
         sentence=_("The run failed: %(what)s.")
@@ -238,17 +251,18 @@ def _error_event(error: Exception) -> ErrorEvent:
     )
 
 
-def _install_signals(control: RunControl) -> dict[int, Any]:
-    """Stop and save on Ctrl+C, SIGTERM and a closing session; abort on the second one."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
+_CARD_WORDS = ("CUDA error", "cuDNN error", "cuBLAS", "CUBLAS_STATUS", "CUDNN_STATUS")
 
-    def ask(_number: int, _frame: object) -> None:
-        # In a thread: the handler may interrupt the holder of the lock.
-        command = Command.ABORT if control.is_(State.STOPPING) else Command.STOP
-        threading.Thread(target=control.try_request, args=(command,), daemon=True).start()
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if os.name != "nt":
-        numbers.append(signal.SIGHUP)
-    return {int(number): signal.signal(number, ask) for number in numbers}
+def _is_card_error(error: Exception) -> bool:
+    """Whether CUDA or one of its libraries failed; the process's context is then of no more use."""
+    kinds = tuple(
+        kind for name in ("AcceleratorError",) if isinstance(kind := getattr(torch, name, None), type)
+    )
+    text = str(error)
+    return isinstance(error, kinds) or (
+        isinstance(error, RuntimeError)
+        and any(
+            word in text for word in ("CUDA error", "cuDNN error", "cuBLAS", "CUBLAS_STATUS", "CUDNN_STATUS")
+        )
+    )

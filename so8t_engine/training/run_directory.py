@@ -1,6 +1,6 @@
 """The run directory: what a run is, on disk. Charts, history, resume and a second window read it.
 
-Layout: ``config.yaml  environment.json  events.jsonl  commands.jsonl  process.json  log.txt
+Layout: ``config.yaml  environment.json  events.jsonl  commands.jsonl  process.json  heartbeat.json  log.txt
 checkpoints/  rotations/  final/``.
 """
 
@@ -19,8 +19,9 @@ from typing import Any
 
 from so8t_engine.config import Config, load_config
 from so8t_engine.errors import RunError
-from so8t_engine.files import write_atomically
+from so8t_engine.files import make_private, write_atomically
 from so8t_engine.i18n import _
+from so8t_engine.redaction import redact
 from so8t_engine.training.events import Event, parse_event
 from so8t_engine.training.states import Command
 
@@ -52,8 +53,10 @@ class RunDirectory:
                 _("Choose another folder, or continue it with --resume."),
             )
         try:
-            for folder in (target, run.checkpoints, run.rotations):
-                folder.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            make_private(target)
+            for folder in (run.checkpoints, run.rotations):
+                folder.mkdir(exist_ok=True)
             write_atomically(run.config_file, config.to_yaml())
             run.events.touch()
             run.commands.touch()
@@ -99,6 +102,10 @@ class RunDirectory:
     @property
     def process(self) -> Path:
         return self.path / "process.json"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.path / "heartbeat.json"
 
     @property
     def log(self) -> Path:
@@ -161,7 +168,8 @@ class EventWriter:
             stamped = event.model_copy(
                 update={"seq": self._seq, "time": event.time or time.time(), "run": self._run.id}
             )
-            self._file.write(stamped.model_dump_json(by_alias=True) + "\n")
+            # Redacted as text: what replaces a secret holds no quote, so the line stays JSON.
+            self._file.write(redact(stamped.model_dump_json(by_alias=True)) + "\n")
             self._file.flush()
             if stamped.type in {"state", "checkpoint", "end", "error"}:
                 os.fsync(self._file.fileno())
