@@ -6,9 +6,6 @@ with sizes from the configuration, and notes the highest moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 #: The allocator hands out multiples of this (c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize).
 BLOCK = 512
 Held = tuple[str, int]
@@ -53,17 +50,6 @@ class Tape:
                 self._terms[one[0]] -= one[1]
                 self.now -= one[1]
 
-    def skip(self, term: str, size: int) -> None:
-        """More (or less) that is alive from here on, such as what a loop over like layers leaves."""
-        if size >= 0:
-            self.add(term, size)
-        else:
-            self._terms[term] = self._terms.get(term, 0) + size
-            self.now += size
-
-    @contextmanager
-    def temporary(self, term: str, count: float) -> Iterator[None]:
-        """A tensor that lives as long as the block."""
-        held = self.add(term, count)
-        yield
-        self.drop(held)
+    def forget_peak(self) -> None:
+        """From here on a new highest moment is looked for."""
+        self.peak, self.at_peak = self.now, dict(self._terms)
