@@ -165,6 +165,45 @@ def runs_verify(
     raise typer.Exit(0 if result["intact"] else 1)
 
 
+@runs.command("continue")
+def runs_continue(
+    folder: Annotated[Path, typer.Argument(help="the runs folder")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say which, and do nothing")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue runs that a crash, a power cut or the end of a session interrupted."""
+    from so8t_engine.commands.continue_runs import continue_runs
+
+    status, result = continue_runs(folder, dry_run, errors)
+    if as_json:
+        _print_json(result)
+    raise typer.Exit(status)
+
+
+class Switch(StrEnum):
+    """What to do about the start at logon."""
+
+    on = "on"
+    off = "off"
+    status = "status"
+
+
+@app.command()
+def autostart(
+    action: Annotated[Switch, typer.Argument(help="on, off or status")] = Switch.status,
+    runs_folder: Annotated[Path, typer.Option("--runs", help="the runs folder")] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Continue interrupted runs when you log on (systemd user unit, Windows' task scheduler), or no more."""
+    from so8t_engine.commands.continue_runs import set_autostart
+
+    text, result = set_autostart(action.value, runs_folder)
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(text)
+
+
 soul = typer.Typer(no_args_is_help=True, help="Soul files: everything SO8T trained")
 app.add_typer(soul, name="soul")
 ForceOption = Annotated[bool, typer.Option("--force", help="replace the file if it exists")]

@@ -7,6 +7,7 @@ from pathlib import Path
 from PySide6.QtCore import QObject, QThread, Signal
 
 from so8t_engine.training.events import Event, parse_event
+from so8t_engine.training.interrupted import find_interrupted, find_live
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_gui.models.history import scan
 from so8t_gui.models.run_model import RunModel
@@ -35,6 +36,28 @@ class FolderScan(QThread):
             self.found.emit(scan(self._folder))
         except OSError as error:
             self.failed.emit(self._folder, error.strerror or str(error))
+
+
+class StartScan(QThread):
+    """At the start: runs that live without this window, and runs that no person ended.
+
+    Signals:
+        found: a list of folders, and a list of `Interrupted`.
+    """
+
+    found = Signal(object, object)
+
+    def __init__(self, folder: Path, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._folder = folder
+
+    def run(self) -> None:
+        """The thread's work."""
+        try:
+            self.found.emit(find_live(self._folder), find_interrupted(self._folder))
+        except OSError:
+            # The history says what is wrong with the folder when it is looked at.
+            self.found.emit([], [])
 
 
 class RunLoader(QThread):

@@ -34,6 +34,8 @@ from so8t_gui.pages.run_page import RunPage
 from so8t_gui.pages.settings_page import SettingsPage
 from so8t_gui.preferences import Preferences
 from so8t_gui.run_controller import RunController
+from so8t_gui.start_up import StartUp
+from so8t_gui.widgets.autostart_action import AutostartAction
 from so8t_gui.widgets.card_label import CardLabel
 from so8t_gui.widgets.close_dialogs import CloseChoice, EndingDialog, ask_before_closing
 
@@ -60,6 +62,7 @@ class MainWindow(QMainWindow):
         self._config = config
         self._history_folder = Path(config.run.directory)
         self._ending: EndingDialog | None = None
+        self.start_up = StartUp(self)
         self._asking = False
         self._sure = False
         self.setWindowIcon(program_icon())
@@ -73,10 +76,10 @@ class MainWindow(QMainWindow):
 
     def _build(self) -> None:
         self.setWindowTitle(_("SO8T Control Panel"))
-        self.run_page = RunPage(self.controller)
+        self.run_page = RunPage(self.controller, self.preferences)
         self.settings_page = SettingsPage(known_rows=self._known_rows)
         self.settings_page.set_config(self._config)
-        self.history_page = HistoryPage(self._history_folder)
+        self.history_page = HistoryPage(self._history_folder, self.preferences)
         self.about_page = AboutPage()
         self.pages = QStackedWidget()
         for page in (self.run_page, self.settings_page, self.history_page, self.about_page):
@@ -95,6 +98,7 @@ class MainWindow(QMainWindow):
         status.addPermanentWidget(CardLabel())
         self.setStatusBar(status)
         self.run_page.controls.start_clicked.connect(self.start_run)
+        self.run_page.resume_asked.connect(self.resume)
         self.settings_page.configChanged.connect(self._on_config)
         self.history_page.attach_asked.connect(self.attach)
         self.history_page.resume_asked.connect(self.resume)
@@ -121,6 +125,9 @@ class MainWindow(QMainWindow):
         run = bar.addMenu(_("&Run"))
         self.start_action = self._action(run, _("&Start"), "Ctrl+Return", self.start_run)
         self._action(run, _("&Open a run folder…"), "Ctrl+O", self._open_dialog)
+        autostart = AutostartAction(self)
+        run.addAction(autostart)
+        run.aboutToShow.connect(autostart.refresh)
         run.addSeparator()
         self._action(run, _("&Quit"), "Ctrl+Q", self.close)
         view = bar.addMenu(_("&View"))
@@ -289,6 +296,15 @@ class MainWindow(QMainWindow):
         self.history_page.open_run(path)
         return True
 
+    def look_for_runs(self) -> None:
+        """Take up what goes on without a window, and offer what was interrupted."""
+        self.start_up.look(self._history_folder)
+
+    @property
+    def runs_folder(self) -> Path:
+        """Where the settings put runs."""
+        return self._history_folder
+
     def _open_dialog(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, _("Open a run folder"), str(self._history_folder))
         if chosen:
@@ -314,6 +330,7 @@ class MainWindow(QMainWindow):
             QTimer.singleShot(0, self._ask_and_leave)
             return
         self.preferences.geometry = self.saveGeometry()
+        self.start_up.shut_down()
         self.history_page.shut_down()
         self.settings_page.shut_down()
         event.accept()

@@ -203,6 +203,14 @@ class TrainingConfig(Section):
         N_("Puts rows of like length into one batch: less padding."),
         advanced=True,
     )
+    packing: bool = setting(
+        False,
+        N_("Pack rows"),
+        N_(
+            "Lays whole rows end to end up to batch × sequence length tokens instead of padding them; no row "
+            "sees another. A forward pass then holds more rows than the batch says."
+        ),
+    )
     evaluate_every: int | None = setting(
         None,
         N_("Evaluate every"),

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from so8t_engine.config import Config
 from so8t_engine.config.training import SO8TConfig
+from so8t_engine.data.packed import ROW_INDEX
+from so8t_engine.model.packed import PackedRows, use_packed_attention
 from so8t_engine.model.targets import resolve_targets
 from so8t_engine.so8t.adapter import AdapterOutput, Rotations, SO8TAdapter
 from so8t_engine.so8t.attach import attach_gate, attach_site_gates, decoder_layers_of
@@ -29,6 +31,7 @@ from so8t_engine.so8t.losses import (
     orthogonality_loss,
 )
 from so8t_engine.so8t.pet import pet_loss
+from so8t_engine.so8t.pet_packed import packed_pet_loss
 from so8t_engine.so8t.placement import Placement
 
 Batch = dict[str, Tensor]
@@ -143,6 +146,9 @@ class SO8TModel(nn.Module):
             self.causal_lm, self.so8t, self.placement.layers, self.placement.site
         )
         self.loss_chunk = config.memory.loss_chunk
+        self._rows_apart = config.training.packing and use_packed_attention(
+            self.causal_lm, config.data.max_length
+        )
         self.checkpointing = self._reentrant = False
         if config.training.gradient_checkpointing:
             self.enable_checkpointing()
@@ -173,20 +179,26 @@ class SO8TModel(nn.Module):
         return self
 
     def hidden_states(
-        self, input_ids_NT: Tensor, attention_mask_NT: Tensor, rotations: Rotations | None = None
+        self,
+        input_ids_NT: Tensor,
+        attention_mask_NT: Tensor,
+        rotations: Rotations | None = None,
+        packed: PackedRows | None = None,
     ) -> Tensor:
         """The body's final hidden states (N, T, H), before the gate in front of the LM head.
 
-        Gates inside layers act with ``rotations``, or with the adapter's current ones when None.
+        Gates inside layers act with ``rotations``, or with the adapter's current ones when None. Where rows
+        are ``packed``, each sees itself alone.
         """
         if self.placement.layers:
             # A reentrant region runs its own backward pass through all it used: what several regions
             # shared would be gone after the first. There each hook builds its rotations.
             own = self._reentrant and self.training and torch.is_grad_enabled()
             self._layer_gates.use(None if own else rotations or self.so8t.current_rotations())
-        output = self.causal_lm.model(
-            input_ids=input_ids_NT, attention_mask=attention_mask_NT, use_cache=False
-        )
+        arguments = {"attention_mask": attention_mask_NT}
+        if packed is not None:
+            arguments = packed.arguments(self._rows_apart)
+        output = self.causal_lm.model(input_ids=input_ids_NT, use_cache=False, **arguments)
         hidden_NTH: Tensor = output.last_hidden_state
         return hidden_NTH
 
@@ -214,14 +226,23 @@ class SO8TModel(nn.Module):
     def adapt(self, batch: Batch) -> tuple[Tensor, AdapterOutput]:
         """``(hidden before the gate at the LM head, adapter output)`` of a batch."""
         rotations = self.so8t.current_rotations()
-        hidden_NTH = self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"], rotations)
+        hidden_NTH = self._body(batch, rotations)
         return hidden_NTH, self._read(hidden_NTH, batch, rotations)
+
+    def _body(self, batch: Batch, rotations: Rotations) -> Tensor:
+        packed = PackedRows.of(batch, self.settings.data.max_length)
+        return self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"], rotations, packed)
 
     def _read(self, hidden_NTH: Tensor, batch: Batch, rotations: Rotations) -> AdapterOutput:
         out: AdapterOutput = self.so8t(
             hidden_NTH, batch["pool_index_N"], rotations, gate_hidden=self.placement.final
         )
         return out
+
+    def _pet(self, hidden_NTH: Tensor, batch: Batch) -> Tensor:
+        if ROW_INDEX in batch:
+            return packed_pet_loss(hidden_NTH, batch[ROW_INDEX], len(batch["task_N"]))
+        return pet_loss(hidden_NTH, batch["attention_mask_NT"])
 
     @contextmanager
     def speaking(self) -> Iterator[Any]:
@@ -257,7 +278,7 @@ class SO8TModel(nn.Module):
         """
         settings = self.settings.so8t
         rotations = self.so8t.build_rotations()
-        hidden_NTH = self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"], rotations)
+        hidden_NTH = self._body(batch, rotations)
         out = self._read(hidden_NTH, batch, rotations)
         lm_sum, _count = self.lm_loss(out.hidden_NTH, batch["labels_NT"])
         task_N, safety_N = batch["task_N"], batch["safety_N"]
@@ -269,7 +290,7 @@ class SO8TModel(nn.Module):
             "lm": lm_sum / max(totals.tokens, 1),
             "consistency": rows
             * consistency_loss(out.safety_logits_N2, out.task_logits_N4, out.dual_logits_N22),
-            "pet": rows * pet_loss(hidden_NTH, batch["attention_mask_NT"]),
+            "pet": rows * self._pet(hidden_NTH, batch),
         }
         if totals.safety_rows:
             terms["safety"] = safety_rows * head_cross_entropy(out.safety_logits_N2, safety_N)

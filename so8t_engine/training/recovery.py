@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
+from so8t_engine.data.packed import ROW_INDEX, cut_packed
 from so8t_engine.errors import MemoryLimitError
 from so8t_engine.i18n import _
 from so8t_engine.model.so8t_model import Batch, SO8TModel
@@ -26,6 +27,9 @@ def cut(batch: Batch, rows: int | None) -> Iterator[Batch]:
     """
     if rows is None:
         yield batch
+        return
+    if ROW_INDEX in batch:
+        yield from cut_packed(batch, rows)
         return
     for start in range(0, len(batch["task_N"]), rows):
         piece = {name: tensor[start : start + rows] for name, tensor in batch.items()}

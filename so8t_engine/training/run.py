@@ -161,7 +161,7 @@ def _train_prepared(
         run.checkpoints,
         scratch,
     )
-    total = planned_steps(config, len(prepared.train))
+    total = planned_steps(config, len(prepared.train), len(trainer.batches))
     trainer.schedule = gate_schedule(config, total)
     predicted = memory_facts(config)
     facts = {"steps": total, "resumed_from": str(checkpoint or "")}

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from so8t_engine.config import Config
+from so8t_engine.data.packed import PackedCollator
 from so8t_engine.data.tokenize import Collator, Encoded
 from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
@@ -32,6 +33,7 @@ from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import WarningEvent
 from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.optimizer import make_optimizer, make_scheduler
+from so8t_engine.training.packing import PackedBatches
 from so8t_engine.training.recovery import Recovery, release_memory
 
 WEIGHTS = "trainable.safetensors"
@@ -44,7 +46,7 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         model: base with LoRA and SO8T parts, on its device.
         config: of the run.
         rows: encoded training rows.
-        collate: makes a batch of tensors.
+        collate: makes a batch of tensors; where rows are packed, a `PackedCollator` takes its place.
         control: state, commands and events.
         observer: turns steps into events.
         checkpoints: where checkpoints are published.
@@ -60,7 +62,7 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         model: SO8TModel,
         config: Config,
         rows: Sequence[Encoded],
-        collate: Collator,
+        collate: Collator | PackedCollator,
         control: RunControl,
         observer: StepObserver,
         checkpoints: Path,
@@ -70,12 +72,9 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         self.run_control = control
         self.observer = observer
         self.checkpoints = checkpoints
-        self.batches = EpochBatches(
-            [len(row.input_ids) for row in rows],
-            config.training.batch_size,
-            config.training.seed,
-            config.training.length_grouping,
-        )
+        self.batches = _batches(config, [len(row.input_ids) for row in rows])
+        if config.training.packing:
+            collate = PackedCollator(collate.pad_token_id)
         self._totals = StepTotals(1, 1, 0, 0, 1)
         self.recovery = Recovery(model)
         self._step_batches: list[dict[str, Tensor]] = []
@@ -290,6 +289,13 @@ class _Boundary(TrainerCallback):  # type: ignore[misc]
             if self.trainer.run_control.ending:
                 control.should_training_stop = True
         return control
+
+
+def _batches(config: Config, lengths: list[int]) -> EpochBatches | PackedBatches:
+    training = config.training
+    if training.packing:
+        return PackedBatches(lengths, training.batch_size * config.data.max_length, training.seed)
+    return EpochBatches(lengths, training.batch_size, training.seed, training.length_grouping)
 
 
 def _arguments(config: Config, model: SO8TModel, scratch: Path) -> TrainingArguments:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +28,25 @@ from so8t_gui.charts.overview import OverviewBoard
 from so8t_gui.charts.rotation_panel import RotationPanel
 from so8t_gui.models.names import FACTS, fact_value, shown
 from so8t_gui.models.run_model import RunModel
+from so8t_gui.preferences import Preferences
 from so8t_gui.widgets.log_pane import LogPane
 
 REDRAW_MS = 50
+#: Between two pieces of one redrawing: the window hears keys and the pointer there.
+PIECE_MS = 4
 
 
 class RunView(QWidget):
     """Draws a `RunModel` at most twenty times a second, only what is visible, only when it changed."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, preferences: Preferences | None = None, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._once_more = False
         self.model = RunModel()
         self.folder: Path | None = None
         self.redraws = 0
-        self.overview = OverviewBoard()
+        self.overview = OverviewBoard(preferences)
         self.gate = GatePanel()
         self.rotations = RotationPanel()
         self.evaluation = EvaluationPanel()
@@ -85,7 +92,7 @@ class RunView(QWidget):
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(REDRAW_MS)
-        self._timer.timeout.connect(self._redraw)
+        self._timer.timeout.connect(self._draw_piece)
 
     def bind(self, model: RunModel, folder: Path | None) -> None:
         """Show another run."""
@@ -94,28 +101,52 @@ class RunView(QWidget):
 
     def poke(self) -> None:
         """New data came; draw soon."""
-        if not self._timer.isActive() and self.isVisible():
-            self._timer.start()
+        if self._waiting:
+            # Pieces of this redrawing may be drawn already without what has come now.
+            self._once_more = True
+        elif not self._timer.isActive() and self.isVisible():
+            self._timer.start(REDRAW_MS)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self._redraw()
 
     def _redraw(self) -> None:
+        """Draw everything that is visible, at once."""
         if not self.isVisible():
             return
+        self._waiting.clear()
         self.redraws += 1
+        for part in self._parts():
+            part()
+
+    def _draw_piece(self) -> None:
+        """Draw the next piece; the last one ends the redrawing."""
+        if not self.isVisible():
+            self._waiting.clear()
+            return
+        if not self._waiting:
+            self.redraws += 1
+            self._waiting.extend(self._parts())
+        self._waiting.popleft()()
+        if self._waiting:
+            self._timer.start(PIECE_MS)
+        elif self._once_more:
+            self._once_more = False
+            self._timer.start(REDRAW_MS)
+
+    def _parts(self) -> Iterator[Callable[[], None]]:
         index = self.tabs.currentIndex()
         if index == 0:
-            self.overview.draw(self.model)
+            yield from self.overview.parts(self.model)
         elif index == 1:
-            self.gate.draw(self.model)
-            self.rotations.draw(self.model, self.folder)
+            yield lambda: self.gate.draw(self.model)
+            yield lambda: self.rotations.draw(self.model, self.folder)
         elif index == 2:
-            self.evaluation.draw(self.model)
+            yield lambda: self.evaluation.draw(self.model)
         else:
-            self._draw_facts()
-        self.log.draw(self.model.log)
+            yield self._draw_facts
+        yield lambda: self.log.draw(self.model.log)
 
     def _draw_facts(self) -> None:
         facts = self.model.facts

@@ -104,6 +104,21 @@ def test_a_step_that_does_not_fit_is_repeated_and_learns_the_same(tiny_config: M
             assert float(difference.mean()) <= 1e-4 + 1e-2 * float(weights[name].abs().mean()), name
 
 
+def test_packed_rows_that_do_not_fit_are_computed_fewer_at_a_time(tiny_config: Make, tmp_path: Path) -> None:
+    config = _config(tiny_config, training={"packing": True})
+    _status, events, _weights = _train(config, tmp_path / "undisturbed")
+    wanted = [event.raw for event in events if isinstance(event, StepEvent)]
+    with failing_allocator(lambda number, rows: "backward" if number > 2 and rows > 2 else None) as passes:
+        status, found, _learned = _train(config, tmp_path / "failing")
+    assert status == 0
+    assert max(passes[:2]) > 2
+    assert [event.kind for event in found if isinstance(event, WarningEvent)].count("oom") >= 1
+    losses = [event.raw for event in found if isinstance(event, StepEvent)]
+    assert len(losses) == len(wanted) == STEPS
+    for step, other in zip(losses, wanted, strict=True):
+        assert step == pytest.approx(other, rel=2e-4, abs=1e-6)
+
+
 def test_other_savings_follow_when_single_rows_do_not_fit(tiny_config: Make, tmp_path: Path) -> None:
     failures = iter(["forward"] * 5)
 
