@@ -84,6 +84,9 @@ FAMILIES: dict[str, Family] = {
     "cwm": Family(query_bias=False, output_bias=False, mlp_bias=False),
 }  # fmt: skip
 
+#: Architectures that `so8t_engine.model.lean` runs.
+LEAN_TYPES = frozenset({"phi3", "llama", "mistral", "qwen2"})
+
 #: What is assumed of an architecture that is not in the table: Llama's layers.
 ASSUMED = Family()
 

@@ -46,6 +46,7 @@ class ModelGeometry:
         layer_extras: parameters of a decoder layer that are no linear weights: norms and biases.
         final_extras: those of the norm after the last layer.
         positions: longest sequence that the model was made for.
+        sliding_window: tokens that attention looks back where that is limited; None where it is not.
         model_type: transformers' name of the architecture.
     """
 
@@ -61,6 +62,7 @@ class ModelGeometry:
     final_extras: int
     positions: int = 4096
     model_type: str = "phi3"
+    sliding_window: int | None = None
 
     @property
     def known_architecture(self) -> bool:
@@ -216,7 +218,14 @@ def geometry_from_config(values: Mapping[str, Any], where: str = "config.json") 
         final_extras=per_norm if family.final_norm else 0,
         positions=_number(values, "max_position_embeddings", where, 4096),
         model_type=model_type,
+        sliding_window=_window(values),
     )
+
+
+def _window(values: Mapping[str, Any]) -> int | None:
+    window = values.get("sliding_window")
+    used = values.get("use_sliding_window", True)
+    return window if used and isinstance(window, int) and not isinstance(window, bool) else None
 
 
 def _has(values: Mapping[str, Any], setting: str | bool) -> bool:
