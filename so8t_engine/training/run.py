@@ -15,6 +15,7 @@ import transformers
 
 from so8t_engine.errors import MemoryLimitError, RunError, SO8TError
 from so8t_engine.i18n import _
+from so8t_engine.memory.allocator import prefer_expandable_segments
 from so8t_engine.training.checkpoint import newest_usable
 from so8t_engine.training.control import AbortRequested, RunControl, StopRequested, begin, install_signals
 from so8t_engine.training.environment import physical_cores, write_environment
@@ -62,6 +63,8 @@ def run_training(
         0 when it finished, stopped or was aborted as asked; 1 when it failed. Nothing is raised for a
         failure of the run itself: it is an event.
     """
+    # Before anything touches the card.
+    prefer_expandable_segments()
     control = control or RunControl(run, on_event, owner, hang_s=run.config().run.stall_s)
     began = time.monotonic()
     outcome = _Outcome()
