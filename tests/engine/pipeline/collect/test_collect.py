@@ -1,4 +1,4 @@
-"""The step: files, data sets and pages in one layout, licences filtered, failures reported, kills survived."""
+"""The step: files, data sets and pages in one layout, licences filtered, failures told, kills survived."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def test_a_folder_with_everything(tmp_path: Path) -> None:
         (row["prompt"], row["response"], row["task"], row["safety"]) for row in found if row["kind"] == "text"
     }
     assert texts == {
-        ("q1", "a1", 2, 1), ("alone", "", None, None), ("q3", "a3", None, None), ("", "plain text 日本語", None, None),
+        ("q1", "a1", 2, 1), ("alone", "", None, None), ("q3", "a3", None, None),
+        ("", "plain text 日本語", None, None),
     }  # fmt: skip
     assert {row["caption"]: row["width"] for row in found if row["kind"] == "image"} == {
         "side caption": 48,

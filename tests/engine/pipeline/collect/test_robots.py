@@ -141,7 +141,7 @@ def test_no_server_is_unreachable_and_disallows(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         one = fetcher(tmp_path)
-        with pytest.raises(RefusedError, match="robots.txt unreachable"):
+        with pytest.raises(RefusedError, match=r"robots\.txt unreachable"):
             one.get(f"http://127.0.0.1:{taken.getsockname()[1]}/page")
         one.close()
 
