@@ -44,26 +44,26 @@ def vocabulary() -> dict[str, list[str]]:
     return {language: sorted(found) for language, found in words.items()}
 
 
-def texts(count: int, seed: int) -> Iterator[tuple[str, str, str, int | None]]:
-    """(text, language, kind, number of the row it repeats); kind is new, duplicate or alike."""
+def texts(count: int, seed: int) -> Iterator[tuple[str, str, str, str | None]]:
+    """(text, language, kind, the text it repeats); kind is new, duplicate or alike."""
     rng = random.Random(seed)
     words = vocabulary()
-    recent: list[tuple[int, list[str], str]] = []
-    for number in range(count):
+    recent: list[tuple[list[str], str]] = []
+    for _number in range(count):
         if recent and rng.random() < PLANTED:
-            of, parts, language = rng.choice(recent)
+            parts, language = rng.choice(recent)
             # One word in thirty changed is a duplicate; one in six is not.
             kind, share = ("duplicate", 1 / 30) if rng.random() < 0.7 else ("alike", 1 / 6)
             changed = list(parts)
             for at in rng.sample(range(len(parts)), max(1, round(len(parts) * share))):
                 changed[at] = rng.choice(words[language])
-            yield _joined(changed, language), language, kind, of
+            yield _joined(changed, language), language, kind, _joined(parts, language)
             continue
         language = "en" if rng.random() < 0.5 else "ja"
         size = rng.randint(*((4, 150) if language == "en" else (8, 120)))
         parts = rng.choices(words[language], k=size)
         if size >= 20:
-            recent.append((number, parts, language))
+            recent.append((parts, language))
             if len(recent) > 5_000:
                 recent[rng.randrange(len(recent) - 1)] = recent.pop()
         yield _joined(parts, language), language, "new", None
@@ -73,25 +73,20 @@ def _joined(parts: list[str], language: str) -> str:
     return " ".join(parts) if language == "en" else "、".join(parts)
 
 
-def make(folder: Path, count: int, seed: int) -> list[tuple[str, str, int]]:
-    """Write the collection; what was planted as (kind, origin, row it repeats), by the exact measure."""
+def make(folder: Path, count: int, seed: int) -> list[tuple[str, str]]:
+    """Write the collection; what was planted as (kind, origin), by the exact measure."""
     writer = PartWriter(folder / "rows" / "00-made")
-    planted: list[tuple[str, str, int]] = []
-    originals: dict[int, str] = {}
-    for number, (text, language, kind, of) in enumerate(texts(count, seed)):
+    planted: list[tuple[str, str]] = []
+    for number, (text, language, _kind, of) in enumerate(texts(count, seed)):
         writer.add(Record(
             kind="text", source="made", origin=f"made:{number}", document=f"made:{number}", licence="own",
             retrieved=0.0, response=text, language=language,
         ))  # fmt: skip
         if of is not None:
-            value = similarity(text, originals[of])
+            value = similarity(text, of)
             # What was meant as a duplicate may have come out below the threshold, in short texts.
             truth = "duplicate" if value >= 0.8 else "alike"
-            planted.append((truth, f"made:{number}", of))
-        elif kind == "new":
-            originals[number] = text
-            if len(originals) > 40_000:  # older rows are no longer repeated
-                originals.pop(next(iter(originals)))
+            planted.append((truth, f"made:{number}"))
     writer.flush()
     manifest = {"files": {}, "facts": {"rows": count}}
     (folder / MANIFEST).write_text(json.dumps(manifest))
@@ -152,7 +147,7 @@ def measure(rows: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
     dropped = result.facts["left_out"].get("near-duplicate", 0) + result.facts["left_out"].get(
         "exact duplicate", 0
     )
-    duplicates = [origin for kind, origin, _of in planted if kind == "duplicate"]
+    duplicates = [origin for kind, origin in planted if kind == "duplicate"]
     found = sum(origin not in kept for origin in duplicates)
     # An original may go instead of its copy only if the copy came first; here it never does.
     quarter = max(1, len(samples) // 4)

@@ -7,7 +7,7 @@ length, so that places in it are places in the text. Numbers with a check digit 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,8 +22,8 @@ _EMAIL = re.compile(
     r"(?<![\w.+\-])[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}\s?(?:@|\[at\]|\(at\)|＠)\s?"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![A-Za-z0-9])"
 )
-_CARD = re.compile(r"(?<![\d\-])\d(?:[ \-]?\d){12,18}(?![\d\-]?\d)")
-_NUMBER_12 = re.compile(r"(?<![\d\-])\d{4}[ \-]?\d{4}[ \-]?\d{4}(?![\d\-]?\d)")
+_CARD = re.compile(r"(?<![\d.\-])\d(?:[ \-]?\d){12,18}(?![\d\-]?\d)")
+_NUMBER_12 = re.compile(r"(?<![\d.\-])(?<!\d )\d{4}[ \-]?\d{4}[ \-]?\d{4}(?![ \-]?\d)")
 _POSTAL = re.compile(r"〒\s?\d{3}-?\d{4}(?!\d)|(?<![\d\-])\d{3}-\d{4}(?![\d\-])")
 _POSTAL_WORD = re.compile(
     r"(?:postal code|zip code|zip|postcode|郵便番号|住所|address|tokyo|osaka|japan|[都道府県市区町村])",
@@ -136,7 +136,7 @@ def _address(text: str) -> Iterator[Finding]:
 
 
 RECOGNISERS: tuple[Callable[[str], Iterator[Finding]], ...] = (
-    _email, _my_number, _card, _phone, _postal, _address,
+    _email, _card, _my_number, _phone, _postal, _address,
 )  # fmt: skip
 
 
@@ -147,10 +147,16 @@ def find(text: str, presidio: bool = False) -> list[Finding]:
     found: list[Finding] = []
     for recogniser in RECOGNISERS:
         if has_digits or recogniser is _email:
-            found += [one for one in recogniser(folded) if not any(_overlap(one, other) for other in found)]
+            _add(found, recogniser(folded))
     if presidio:
-        found += [one for one in _presidio(text) if not any(_overlap(one, other) for other in found)]
+        _add(found, _presidio(text))
     return sorted(found, key=lambda one: one.start)
+
+
+def _add(found: list[Finding], more: Iterable[Finding]) -> None:
+    for one in more:
+        if not any(_overlap(one, other) for other in found):
+            found.append(one)
 
 
 def _overlap(a: Finding, b: Finding) -> bool:

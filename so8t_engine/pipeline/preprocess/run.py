@@ -221,11 +221,12 @@ class _Writer:
         self._path, self._temporary = path, path.with_name(f"{path.name}.tmp")
         self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
         self._pending: list[pa.RecordBatch] = []
-        self._rows = 0
+        self._rows = self._total = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._pending.append(batch)
         self._rows += batch.num_rows
+        self._total += batch.num_rows
         if self._rows >= 8192:
             self._flush()
 
@@ -235,9 +236,13 @@ class _Writer:
         self._pending, self._rows = [], 0
 
     def close(self) -> None:
+        """Publish the file; one without rows is not written, because readers want rows."""
         self._flush()
         self._writer.close()
-        self._temporary.replace(self._path)
+        if self._total:
+            self._temporary.replace(self._path)
+        else:
+            self._temporary.unlink()
 
 
 def _report(
