@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from so8t_engine.config.config import SCHEMA_VERSION, Config
 from so8t_engine.config.fields import Section
 from so8t_engine.config.messages import FieldProblem, problems
+from so8t_engine.config.secrets import secrets_in
 from so8t_engine.errors import ConfigError
 from so8t_engine.i18n import _
 from so8t_engine.paths import configs_dir
@@ -41,6 +42,8 @@ def validate_config(values: Mapping[str, Any]) -> Config | list[FieldProblem]:
 
 def validate_section(model: type[Model], values: Mapping[str, Any]) -> Model | list[FieldProblem]:
     """A ``model``, or what is wrong with each field. Never raises on bad values."""
+    if secrets := secrets_in(values):
+        return secrets
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
@@ -80,6 +83,18 @@ def _duplicate_key(node: yaml.Node, seen_from: str = "") -> tuple[str, int] | No
     return None
 
 
+def _refuse_aliases(text: str, name: str) -> None:
+    """A few lines of aliases unfold into gigabytes, and settings have no use for them."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            mark = event.start_mark
+            raise ConfigError(
+                _("%(where)s uses an alias (*%(name)s).")
+                % {"where": f"{name}:{mark.line + 1}" if mark else name, "name": event.anchor},
+                _("Write the value itself."),
+            )
+
+
 def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
     for text in overrides:
         name, equals, raw = text.partition("=")
@@ -89,6 +104,7 @@ def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
                 _("Write for example --set training.batch_size=2."),
             )
         try:
+            _refuse_aliases(raw, "--set")
             value = yaml.safe_load(raw)
         except yaml.YAMLError:
             value = raw
@@ -121,6 +137,7 @@ def parse_config(text: str, *, name: str = "", overrides: Sequence[str] = ()) ->
 def parse_section(model: type[Model], text: str, *, name: str = "", overrides: Sequence[str] = ()) -> Model:
     """A ``model`` from YAML text; see `parse_config`."""
     try:
+        _refuse_aliases(text, name)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -25,10 +25,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from so8t_engine.benchmark.random_base import SHAPES
 from so8t_engine.config import Config
 from so8t_engine.memory.fit import with_changes
 from so8t_engine.paths import resources_dir
-from tests.gpu.random_base import SHAPES
 
 RESULTS = Path(__file__).with_name("grid_results.jsonl")
 CAP_GIB = 7.2
@@ -179,9 +179,9 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
     from transformers import AutoTokenizer
 
+    from so8t_engine.benchmark.random_base import SharedBase
     from so8t_engine.memory.nvml import read_memory
     from tests.gpu.grid_measure import environment, measure
-    from tests.gpu.random_base import SharedBase
 
     begun = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -28,6 +28,8 @@ ONLY_LM = NO_HEADS | {"pet_weights": [0.0, 0.0, 0.0]}
 def _model(make: Make, **sections: dict[str, Any]) -> SO8TModel:
     sections["model"] = {"quantization": "none"} | sections.get("model", {})
     sections["lora"] = {"dropout": 0.0} | sections.get("lora", {})
+    # The hooks of transformers' own layers; test_lean.py holds the lean ones to the same numbers.
+    sections["memory"] = {"layers": "plain"} | sections.get("memory", {})
     config = make(**sections)
     torch.manual_seed(5)
     model = SO8TModel(load_base(config.model), config)
