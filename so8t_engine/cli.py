@@ -153,16 +153,33 @@ def runs_list(
 def runs_verify(
     run: Annotated[Path, typer.Argument(help="a run folder")], as_json: JsonOption = False
 ) -> None:
-    """Check every checkpoint and the final folder against their manifests."""
-    from so8t_engine.commands.runs import verify_run
+    """Check every file: configuration, events, checkpoints, rotations, final."""
+    from so8t_engine.commands.verify import verify_run
 
     result = verify_run(run)
     if as_json:
         _print_json(result)
     else:
-        for name, verdict in result["folders"].items():
-            sys.stdout.write(f"{name}: {verdict}\n")
+        lines = [f"{name}: {verdict}" for name, verdict in result["files"].items()] + result["notes"]
+        sys.stdout.write("".join(visible(line, 4096) + "\n" for line in lines))
     raise typer.Exit(0 if result["intact"] else 1)
+
+
+@runs.command("pin")
+def runs_pin(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    step: Annotated[int, typer.Argument(help="of a checkpoint", min=0)],
+    remove: Annotated[bool, typer.Option("--remove", help="let it be pruned again")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep the checkpoint of a step for good."""
+    from so8t_engine.commands.runs import pin_checkpoint
+
+    result = pin_checkpoint(run, step, not remove)
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(" ".join(str(number) for number in result["pinned"]) + "\n")
 
 
 @runs.command("continue")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from so8t_engine.cli_options import ConfigArgument, JsonOption, SetOption, errors, print_result
+from so8t_engine.cli_options import ConfigArgument, JsonOption, RunArgument, SetOption, errors, print_result
 
 results = typer.Typer()
 
@@ -56,3 +56,26 @@ def ablate(
 
     overrides = [*(set_ or []), *([f"training.max_steps={max_steps}"] if max_steps is not None else [])]
     print_result(*run_all(config, overrides, out, seeds, arm, jobs, errors), as_json)
+
+
+@results.command()
+def evaluate(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option(help="the report's folder; RUN/evaluation unless told")] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="other held-out rows: a file, folder or hub:owner/name")
+    ] = None,
+    max_rows: Annotated[int | None, typer.Option(min=1, help="a seeded choice of so many rows")] = None,
+    lm_eval: Annotated[
+        list[Path] | None,
+        typer.Option("--lm-eval", help="task file of lm-evaluation-harness; may be repeated"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Held-out report of a run beside its base: classes, danger, calibration, perplexity, with intervals."""
+    from so8t_engine.commands.evaluate import evaluate_run
+
+    print_result(
+        *evaluate_run(run, out=out, rows=rows, max_rows=max_rows, tasks=lm_eval or (), console=errors),
+        as_json,
+    )
