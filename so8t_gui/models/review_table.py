@@ -1,4 +1,4 @@
-"""Rows whose labels a person corrects: what is shown, what was decided, and taking it back. Qt's model only."""
+"""Rows whose labels a person corrects: what is shown, what was decided, and taking it back."""
 
 from __future__ import annotations
 

@@ -25,7 +25,10 @@ from so8t_engine.pipeline.preprocess.review import read_reviews
 from so8t_engine.plain_text import visible
 from so8t_gui.models.review_table import MISSING, ReviewTable
 
-HELP = N_("Keys: 1 ALLOW, 2 ESCALATION, 3 DENY, 4 REFUSE, Space skips, Ctrl+Z takes back.")
+HELP = N_(
+    "Keys: 1 ALLOW, 2 ESCALATION, 3 DENY, 4 REFUSE, Space skips, Ctrl+Z takes back. "
+    "The next run of the preprocessing applies the labels."
+)
 
 
 class _Loader(QThread):

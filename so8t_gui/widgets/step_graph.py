@@ -74,7 +74,8 @@ class StepGraph(QWidget):
     def sizeHint(self) -> QSize:
         return QSize(760, int(2 * self._box_height() + ROW_GAP + 2 * MARGIN))
 
-    minimumSizeHint = sizeHint
+    def minimumSizeHint(self) -> QSize:
+        return self.sizeHint()
 
     def _box_height(self) -> float:
         return QFontMetricsF(self.font()).height() * 3 + 30
@@ -189,6 +190,8 @@ class StepGraph(QWidget):
             return spent
         if view.seconds is not None:
             return duration(view.seconds)
+        if view.status == "skipped" and view.measured and view.expected_s is not None:
+            return _("took %(time)s") % {"time": duration(view.expected_s)}
         if view.status == "planned" and view.expected_s is not None:
             return _("~%(expected)s") % {"expected": duration(view.expected_s)}
         return ""
