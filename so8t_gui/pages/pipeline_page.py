@@ -74,6 +74,8 @@ class PipelinePage(QWidget):
         controller.ended.connect(self._on_end)
         if controller.config is None:
             controller.open(controller.file)
+        else:
+            controller.refresh_plan()  # its reasons are in the language of the window
         self.refresh()
 
     def _make_file_row(self) -> QHBoxLayout:

@@ -24,7 +24,16 @@ NAMES: dict[str, str] = {
     "splits": N_("splits"), "phases": N_("phases"), "train": N_("training"), "validation": N_("validation"),
     "test": N_("test"), "deleted": N_("deleted"), "bytes": N_("bytes"), "trashed": N_("in the trash"),
     "given": N_("given"), "weak": N_("weak (by rules)"), "reviewed": N_("reviewed"), "none": N_("none"),
-    "unlabelled": N_("without a label"),
+    "unlabelled": N_("without a label"), "exact duplicate": N_("exact duplicate"),
+    "near-duplicate": N_("near-duplicate"), "too short": N_("too short"), "too long": N_("too long"),
+    "no words": N_("no words"), "broken characters": N_("broken characters"), "nsfw": N_("NSFW"),
+    "filler text": N_("filler text"), "mostly signs": N_("mostly signs"), "repetitive": N_("repetitive"),
+    "mostly addresses": N_("mostly addresses"), "mostly markup": N_("mostly markup"),
+    "mostly digits": N_("mostly digits"), "repeated lines": N_("repeated lines"),
+    "neither answer nor label": N_("neither answer nor label"),
+    "picture: duplicate": N_("picture: duplicate"),
+    "forbidden by robots.txt": N_("forbidden by robots.txt"), "compared": N_("compared"),
+    "the page asks not to be kept": N_("the page asks not to be kept"),
 }  # fmt: skip
 
 

@@ -88,11 +88,14 @@ class ReviewPanel(QWidget):
         splitter.setStretchFactor(1, 1)
         self.balance = QLabel()
         self.balance.setTextFormat(Qt.TextFormat.PlainText)
+        self.balance.setWordWrap(True)
         self.help = QLabel(_(HELP))
         self.help.setObjectName("muted")
+        self.help.setWordWrap(True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 6, 0, 0)
         layout.addLayout(self._buttons())
+        layout.addWidget(self.balance)
         layout.addWidget(splitter, 1)
         layout.addWidget(self.help)
         self.table.selectionModel().currentRowChanged.connect(self._show_text)
@@ -113,7 +116,6 @@ class ReviewPanel(QWidget):
         self.undo_button.clicked.connect(self.undo)
         row.addWidget(self.undo_button)
         row.addStretch(1)
-        row.addWidget(self.balance)
         return row
 
     def _shortcuts(self) -> None:

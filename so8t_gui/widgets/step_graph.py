@@ -19,7 +19,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from so8t_engine.i18n import _
+from so8t_engine.i18n import N_, _
 from so8t_gui import theme
 from so8t_gui.models.pipeline_model import STATUS_NAMES, PipelineModel, StepView
 
@@ -32,7 +32,9 @@ ARROWS = (
     ("collect", "preprocess"), ("preprocess", "train"), ("soul", "train"), ("train", "integrate"),
     ("integrate", "evaluate"), ("evaluate", "upload"), ("upload", "cleanup"),
 )  # fmt: skip
-GAP, ROW_GAP, MARGIN = 18.0, 14.0, 2.0
+GAP, ROW_GAP, MARGIN = 15.0, 12.0, 2.0
+#: Where a box has no room for the whole title.
+SHORT = {"soul": N_("Soul"), "upload": N_("Upload")}
 
 
 def duration(seconds: float) -> str:
@@ -155,13 +157,17 @@ class StepGraph(QWidget):
         strong = chosen or view.status in {"running", "failed", "retrying"}
         painter.setPen(QPen(edge if strong else colours.colour("line"), 2.0 if strong else 1.0))
         painter.drawRoundedRect(box.adjusted(1, 1, -1, -1), 7, 7)
-        inner = box.adjusted(9, 6, -9, -6)
+        inner = box.adjusted(7, 6, -7, -6)
         line = QFontMetricsF(self.font()).height()
         bold = self.font()
         bold.setBold(True)
         painter.setFont(bold)
         painter.setPen(colours.colour("disabled" if view.status == "off" else "text"))
-        self._line(painter, inner, 0, line, f"{number} {_(view.title)}", QFontMetricsF(bold))
+        metrics = QFontMetricsF(bold)
+        titles = [f"{number} {_(view.title)}", f"{number} {_(SHORT.get(view.name, view.title))}"]
+        titles.append(_(SHORT.get(view.name, view.title)))
+        fits = [text for text in titles if metrics.horizontalAdvance(text) <= inner.width()]
+        self._line(painter, inner, 0, line, fits[0] if fits else titles[-1], metrics)
         painter.setFont(self.font())
         painter.setPen(self._colour(view))
         metrics = QFontMetricsF(self.font())
