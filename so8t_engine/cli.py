@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from so8t_engine import i18n
+from so8t_engine.commands.serve_cli import add_commands
 from so8t_engine.errors import SO8TError
 from so8t_engine.plain_text import visible
 from so8t_engine.threads import wait_passively
@@ -200,6 +201,9 @@ def soul_import(
     from so8t_engine.commands.soul import import_
 
     _print_result(*import_(file, out, force), as_json)
+
+
+add_commands(app)
 
 
 def main() -> None:
