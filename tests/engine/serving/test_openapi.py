@@ -21,7 +21,8 @@ from so8t_engine.serving.service import Service
 from so8t_engine.serving.worker import Worker
 from tests.engine.serving.conftest import AUTH, TOKEN, Scripted
 
-#: What it calls wrong may be an unknown parameter, which is ignored. A chat that does not end with the user's message fits the schema and is no question yet.
+#: What it calls wrong may be an unknown parameter, which is ignored. A chat that does not end with the
+#: user's message fits the schema and is no question yet.
 EXCLUDED = [checks.negative_data_rejection, checks.positive_data_acceptance]
 
 
