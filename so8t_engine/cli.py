@@ -6,16 +6,18 @@ one JSON object on standard output and nothing else there; progress goes to stan
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from so8t_engine import i18n
+from so8t_engine.cli_options import ConfigArgument, JsonOption, SetOption, errors
+from so8t_engine.cli_options import print_json as _print_json
+from so8t_engine.cli_options import print_result as _print_result
+from so8t_engine.cli_results import results
 from so8t_engine.commands.serve_cli import add_commands
 from so8t_engine.errors import SO8TError
 from so8t_engine.plain_text import visible
@@ -24,16 +26,6 @@ from so8t_engine.threads import wait_passively
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SO8T Control Panel"
 )
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-ConfigArgument = Annotated[Path, typer.Argument(help="YAML file, or the name of a preset such as demo")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="a.b=value; may be repeated")]
-JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
 
 
 @app.command()
@@ -49,10 +41,8 @@ def train(
     from so8t_engine.commands.train import train_headless
 
     overrides = [*(set_ or []), *([f"training.max_steps={max_steps}"] if max_steps is not None else [])]
-    status, result = train_headless(config, overrides, run_dir, resume, errors)
-    if as_json:
-        _print_json(result)
-    raise typer.Exit(status)
+    tell = _print_json if as_json else lambda result: None
+    raise typer.Exit(train_headless(config, overrides, run_dir, resume, errors, tell))
 
 
 @app.command()
@@ -118,6 +108,28 @@ def bake(
         sys.stdout.write(text)
 
 
+@app.command()
+def pipeline(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    from_: Annotated[str | None, typer.Option("--from", help="do this step and all after it again")] = None,
+    only: Annotated[str | None, typer.Option(help="do this step again, and no other")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done, and why")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The eight steps from sources to an uploaded model; what is done already is skipped."""
+    from so8t_engine.commands.pipeline import run_pipeline
+
+    status, text, result = run_pipeline(config, set_ or [], from_, only, dry_run, errors)
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(text)
+    raise typer.Exit(status)
+
+
+app.add_typer(results)  # without a name: its commands stand beside these
+
 runs = typer.Typer(no_args_is_help=True, help="History and integrity")
 app.add_typer(runs, name="runs")
 
@@ -142,28 +154,77 @@ def runs_list(
 def runs_verify(
     run: Annotated[Path, typer.Argument(help="a run folder")], as_json: JsonOption = False
 ) -> None:
-    """Check every checkpoint and the final folder against their manifests."""
-    from so8t_engine.commands.runs import verify_run
+    """Check every file: configuration, events, checkpoints, rotations, final."""
+    from so8t_engine.commands.verify import verify_run
 
     result = verify_run(run)
     if as_json:
         _print_json(result)
     else:
-        for name, verdict in result["folders"].items():
-            sys.stdout.write(f"{name}: {verdict}\n")
+        lines = [f"{name}: {verdict}" for name, verdict in result["files"].items()] + result["notes"]
+        sys.stdout.write("".join(visible(line, 4096) + "\n" for line in lines))
     raise typer.Exit(0 if result["intact"] else 1)
+
+
+@runs.command("pin")
+def runs_pin(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    step: Annotated[int, typer.Argument(help="of a checkpoint", min=0)],
+    remove: Annotated[bool, typer.Option("--remove", help="let it be pruned again")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep the checkpoint of a step for good."""
+    from so8t_engine.commands.runs import pin_checkpoint
+
+    result = pin_checkpoint(run, step, not remove)
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(" ".join(str(number) for number in result["pinned"]) + "\n")
+
+
+@runs.command("continue")
+def runs_continue(
+    folder: Annotated[Path, typer.Argument(help="the runs folder")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say which, and do nothing")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue runs that a crash, a power cut or the end of a session interrupted."""
+    from so8t_engine.commands.continue_runs import continue_runs
+
+    status, result = continue_runs(folder, dry_run, errors)
+    if as_json:
+        _print_json(result)
+    raise typer.Exit(status)
+
+
+class Switch(StrEnum):
+    """What to do about the start at logon."""
+
+    on = "on"
+    off = "off"
+    status = "status"
+
+
+@app.command()
+def autostart(
+    action: Annotated[Switch, typer.Argument(help="on, off or status")] = Switch.status,
+    runs_folder: Annotated[Path, typer.Option("--runs", help="the runs folder")] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Continue interrupted runs when you log on (systemd user unit, Windows' task scheduler), or no more."""
+    from so8t_engine.commands.continue_runs import set_autostart
+
+    text, result = set_autostart(action.value, runs_folder)
+    if as_json:
+        _print_json(result)
+    else:
+        sys.stdout.write(text)
 
 
 soul = typer.Typer(no_args_is_help=True, help="Soul files: everything SO8T trained")
 app.add_typer(soul, name="soul")
 ForceOption = Annotated[bool, typer.Option("--force", help="replace the file if it exists")]
-
-
-def _print_result(text: str, result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _print_json(result)
-    else:
-        sys.stdout.write(text)
 
 
 @soul.command("show")

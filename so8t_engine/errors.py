@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from so8t_engine.redaction import redact
+
 
 class SO8TError(Exception):
     """A failure with its mend.
@@ -15,6 +17,7 @@ class SO8TError(Exception):
     kind = "error"
 
     def __init__(self, sentence: str, mend: str = "") -> None:
+        sentence, mend = redact(sentence), redact(mend)  # a library's words may quote an address with a token
         super().__init__(f"{sentence} {mend}".strip())
         self.sentence = sentence
         self.mend = mend

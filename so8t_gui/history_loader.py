@@ -6,12 +6,10 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, QThread, Signal
 
-from so8t_engine.training.events import Event, parse_event
+from so8t_engine.training.interrupted import find_interrupted, find_live
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_gui.models.history import scan
-from so8t_gui.models.run_model import RunModel
-
-CHUNK_BYTES = 4_000_000
+from so8t_gui.models.run_reader import ReadingStoppedError, read_run
 
 
 class FolderScan(QThread):
@@ -37,6 +35,28 @@ class FolderScan(QThread):
             self.failed.emit(self._folder, error.strerror or str(error))
 
 
+class StartScan(QThread):
+    """At the start: runs that live without this window, and runs that no person ended.
+
+    Signals:
+        found: a list of folders, and a list of `Interrupted`.
+    """
+
+    found = Signal(object, object)
+
+    def __init__(self, folder: Path, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._folder = folder
+
+    def run(self) -> None:
+        """The thread's work."""
+        try:
+            self.found.emit(find_live(self._folder), find_interrupted(self._folder))
+        except OSError:
+            # The history says what is wrong with the folder when it is looked at.
+            self.found.emit([], [])
+
+
 class RunLoader(QThread):
     """Digests a past run's events in the background and hands over the finished model.
 
@@ -57,18 +77,10 @@ class RunLoader(QThread):
 
     def run(self) -> None:
         """The thread's work."""
-        model = RunModel()
         try:
-            size = self._path.stat().st_size
-            with self._path.open("rb") as file:
-                while lines := file.readlines(CHUNK_BYTES):
-                    if self.isInterruptionRequested():
-                        return
-                    # A line without its end is still being written, or was torn by a crash.
-                    whole = [line for line in lines if line.endswith(b"\n")]
-                    events: list[Event] = [e for line in whole if (e := parse_event(line)) is not None]
-                    model.digest(events)
-                    self.progress.emit(file.tell(), size)
+            model, _offset = read_run(self._path, self.progress.emit, self.isInterruptionRequested)
+        except ReadingStoppedError:
+            return
         except OSError as error:
             self.failed.emit(self._folder, error.strerror or str(error))
             return

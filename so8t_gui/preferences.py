@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from PySide6.QtCore import QByteArray, QSettings
 
 from so8t_engine.i18n import LANGUAGES, system_language
@@ -44,3 +47,27 @@ class Preferences:
     @geometry.setter
     def geometry(self, value: QByteArray) -> None:
         self._store.setValue("geometry", value)
+
+    @property
+    def left_alone(self) -> set[str]:
+        """Interrupted runs that are not to be asked about again, as paths."""
+        value = self._store.value("left_alone", [])
+        # A list of one comes back as a text.
+        found = value if isinstance(value, list) else [value]
+        return {str(one) for one in found if one}
+
+    def leave_alone(self, runs: set[str]) -> None:
+        """Ask no more about ``runs``."""
+        self._store.setValue("left_alone", sorted(self.left_alone | runs))
+
+    def board(self, name: str) -> dict[str, Any]:
+        """How a board of charts was left; empty where it never was."""
+        try:
+            held = json.loads(str(self._store.value(f"boards/{name}", "{}")))
+        except ValueError:
+            return {}
+        return held if isinstance(held, dict) else {}
+
+    def set_board(self, name: str, arrangement: dict[str, Any]) -> None:
+        """Keep how a board of charts is arranged."""
+        self._store.setValue(f"boards/{name}", json.dumps(arrangement))

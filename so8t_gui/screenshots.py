@@ -9,7 +9,8 @@ from PySide6.QtWidgets import QApplication
 
 from so8t_engine.i18n import LANGUAGES, language
 from so8t_gui import theme
-from so8t_gui.main_window import PAGES, MainWindow
+from so8t_gui.main_window import MainWindow
+from so8t_gui.widgets.run_view import RunView
 
 SETTLE_MS = 350
 TABS = ("training", "gate", "evaluation", "facts")
@@ -23,6 +24,18 @@ def _settle() -> None:
     # A busy computer may not have come to the posted layouts yet.
     QApplication.sendPostedEvents()
     QApplication.processEvents()
+
+
+def _shown_view(window: MainWindow) -> RunView | None:
+    """The view of a run on the page that is shown, if it has one."""
+    page = window.pages.current_page()
+    if page is window.run_page:
+        return window.run_page.view
+    return (
+        window.history_page.view
+        if window.history_page.opened is not None and page is window.history_page
+        else None
+    )
 
 
 def save_screenshots(
@@ -42,11 +55,12 @@ def save_screenshots(
     for code in [only_language] if only_language else list(LANGUAGES):
         for look in [only_theme] if only_theme else ["light", "dark"]:
             window.show_as(code, look)
-            for page in PAGES:
+            for page in [spec.name for spec in window.pages.specs]:
                 window.show_page(page)
-                tabs = enumerate(TABS) if page == "run" else [(0, "")]
-                for index, tab in tabs:
-                    window.run_page.view.tabs.setCurrentIndex(index)
+                view = _shown_view(window)
+                for index, tab in enumerate(TABS) if view is not None else [(0, "")]:
+                    if view is not None:
+                        view.tabs.setCurrentIndex(index)
                     _settle()
                     name = "-".join(part for part in (page, tab, code, theme.resolve(look)) if part)
                     path = folder / f"{name}.png"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from so8t_engine.errors import RunError
-from so8t_engine.training.checkpoint import checkpoints, verify_folder
+from so8t_engine.training.checkpoint import pin, pinned_steps
 from so8t_engine.training.events import StateEvent, StepEvent
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
@@ -48,18 +48,8 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda run: run["started"] or 0.0, reverse=True)
 
 
-def verify_run(path: Path) -> dict[str, Any]:
-    """Verdict per published folder: ``intact`` or a sentence."""
+def pin_checkpoint(path: Path, step: int, pinned: bool) -> dict[str, Any]:
+    """Keep a checkpoint of a run for good, or no longer. Raises `RunError` where there is none."""
     run = RunDirectory.open(path)
-    verdicts: dict[str, str] = {}
-    for folder in [*checkpoints(run.checkpoints), *([run.final] if run.final.exists() else [])]:
-        try:
-            verify_folder(folder)
-            verdicts[folder.relative_to(run.path).as_posix()] = "intact"
-        except RunError as error:
-            verdicts[folder.relative_to(run.path).as_posix()] = error.sentence
-    return {
-        "run": run.id,
-        "folders": verdicts,
-        "intact": bool(verdicts) and all(verdict == "intact" for verdict in verdicts.values()),
-    }
+    pin(run.checkpoints, step, pinned)
+    return {"run": run.id, "pinned": sorted(pinned_steps(run.checkpoints))}

@@ -28,9 +28,9 @@ def serve_run(run: Path, host: str, port: int, overrides: list[str], device: str
         SO8TError: the run, the audit log or the packages cannot be used.
     """
     try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
         import uvicorn
-
-        from so8t_engine.serving.app import make_app
     except ImportError as error:
         raise SO8TError(
             _("The service needs packages that are not installed (%(name)s).") % {"name": error.name},
@@ -40,6 +40,7 @@ def serve_run(run: Path, host: str, port: int, overrides: list[str], device: str
     import transformers
 
     from so8t_engine.config import parse_config
+    from so8t_engine.serving.app import make_app
     from so8t_engine.serving.audit import AuditLog
     from so8t_engine.serving.generate import Answerer
     from so8t_engine.serving.loading import load_speaker

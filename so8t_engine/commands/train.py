@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
 from so8t_engine.config import load_config
 from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
+from so8t_engine.redaction import RedactingFormatter
+from so8t_engine.training.control import RunControl, begin, install_signals
 from so8t_engine.training.events import (
     EndEvent,
     ErrorEvent,
@@ -23,6 +26,7 @@ from so8t_engine.training.events import (
     WarningEvent,
 )
 from so8t_engine.training.preflight import preflight
+from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
 
 
@@ -32,8 +36,12 @@ def train_headless(
     run_dir: Path | None,
     resume: bool,
     console: Console,
-) -> tuple[int, dict[str, Any]]:
-    """Train and return exit status and the result for ``--json``.
+    on_result: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> int:
+    """Train and return the exit status.
+
+    Args:
+        on_result: called with the result for ``--json``, even where a stop during loading ends the process.
 
     Raises:
         SO8TError: the configuration, the rows or the model are not usable; nothing was written.
@@ -47,16 +55,33 @@ def train_headless(
         preflight(config)
         run = RunDirectory.create(config, run_dir)
     handler = logging.FileHandler(run.log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
     console.print(_("Run folder: %(path)s") % {"path": str(run.path)})
     seen = _Summary(console)
 
+    def tell() -> None:
+        on_result({"run": run.id, "path": str(run.path), **seen.result()})
+
+    def leave(status: int) -> NoReturn:
+        tell()
+        os._exit(status)
+
+    ProcessMark.current(run.id).write(run.process)
+    control = RunControl(run, seen.take, leave=leave, hang_s=run.config().run.stall_s)
+    restore = install_signals(control)
+    begin(control, resume)
     from so8t_engine.training.run import run_training
 
-    status = run_training(run, resume=resume, on_event=seen.take)
-    return status, {"run": run.id, "path": str(run.path), **seen.result()}
+    try:
+        status = run_training(run, resume=resume, control=control, handle_signals=False)
+    finally:
+        restore()
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    tell()
+    return status
 
 
 class _Summary:

@@ -4,31 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from so8t_engine.config.config import SCHEMA_VERSION, Config
+from so8t_engine.config.fields import Section
 from so8t_engine.config.messages import FieldProblem, problems
+from so8t_engine.config.secrets import secrets_in
 from so8t_engine.errors import ConfigError
 from so8t_engine.i18n import _
 from so8t_engine.paths import configs_dir
 
 MAX_BYTES = 1_000_000
+Model = TypeVar("Model", bound=Section)
 
 
 def preset_paths() -> dict[str, Path]:
     """Name and file of each preset that comes with the program."""
-    return {path.stem: path for path in sorted(configs_dir().glob("*.yaml"))}
+    return {path.stem: path for path in _shipped() if not path.stem.startswith("pipeline")}
+
+
+def pipeline_paths() -> dict[str, Path]:
+    """Name and file of each pipeline configuration that comes with the program."""
+    return {path.stem: path for path in _shipped() if path.stem.startswith("pipeline")}
+
+
+def _shipped() -> list[Path]:
+    return sorted(configs_dir().glob("*.yaml"))
 
 
 def validate_config(values: Mapping[str, Any]) -> Config | list[FieldProblem]:
     """A `Config`, or what is wrong with each field. Never raises on bad values."""
+    return validate_section(Config, values)
+
+
+def validate_section(model: type[Model], values: Mapping[str, Any]) -> Model | list[FieldProblem]:
+    """A ``model``, or what is wrong with each field. Never raises on bad values."""
+    if secrets := secrets_in(values):
+        return secrets
     try:
-        return Config.model_validate(dict(values))
+        return model.model_validate(dict(values))
     except ValidationError as error:
-        return problems(error, Config)
+        return problems(error, model)
 
 
 def _line_of(node: yaml.Node | None, path: Sequence[str]) -> int | None:
@@ -64,6 +83,18 @@ def _duplicate_key(node: yaml.Node, seen_from: str = "") -> tuple[str, int] | No
     return None
 
 
+def _refuse_aliases(text: str, name: str) -> None:
+    """A few lines of aliases unfold into gigabytes, and settings have no use for them."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            mark = event.start_mark
+            raise ConfigError(
+                _("%(where)s uses an alias (*%(name)s).")
+                % {"where": f"{name}:{mark.line + 1}" if mark else name, "name": event.anchor},
+                _("Write the value itself."),
+            )
+
+
 def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
     for text in overrides:
         name, equals, raw = text.partition("=")
@@ -73,6 +104,7 @@ def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
                 _("Write for example --set training.batch_size=2."),
             )
         try:
+            _refuse_aliases(raw, "--set")
             value = yaml.safe_load(raw)
         except yaml.YAMLError:
             value = raw
@@ -99,7 +131,13 @@ def parse_config(text: str, *, name: str = "", overrides: Sequence[str] = ()) ->
     Raises:
         ConfigError: naming file, line and field, with the mend.
     """
+    return parse_section(Config, text, name=name, overrides=overrides)
+
+
+def parse_section(model: type[Model], text: str, *, name: str = "", overrides: Sequence[str] = ()) -> Model:
+    """A ``model`` from YAML text; see `parse_config`."""
     try:
+        _refuse_aliases(text, name)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -131,8 +169,8 @@ def parse_config(text: str, *, name: str = "", overrides: Sequence[str] = ()) ->
             field="schema_version",
         )
     _apply_overrides(values, overrides)
-    result = validate_config(values)
-    if isinstance(result, Config):
+    result = validate_section(model, values)
+    if not isinstance(result, list):
         return result
     first = result[0]
     line = _line_of(node, first.path.split("."))
@@ -148,13 +186,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the file is missing, unreadable or wrong; names file, line and field.
     """
+    return load_section(Config, path, overrides)
+
+
+def load_section(model: type[Model], path: str | Path, overrides: Sequence[str] = ()) -> Model:
+    """A ``model`` from a YAML file or the name of a shipped one; see `load_config`."""
     file = Path(path)
+    shipped = preset_paths() if model is Config else pipeline_paths()
     if not file.exists():
-        preset = preset_paths().get(file.stem)
+        preset = shipped.get(file.stem)
         if preset is None or (file.suffix not in {"", ".yaml"}):
             raise ConfigError(
                 _("There is no configuration file %(path)s.") % {"path": str(path)},
-                _("Presets: %(names)s.") % {"names": ", ".join(preset_paths())},
+                _("Presets: %(names)s.") % {"names": ", ".join(shipped)},
             )
         file = preset
     try:
@@ -174,4 +218,4 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             _("%(path)s cannot be read: %(reason)s.") % {"path": str(path), "reason": error.strerror},
             _("Check the path and its permissions."),
         ) from error
-    return parse_config(text, name=str(path), overrides=overrides)
+    return parse_section(model, text, name=str(path), overrides=overrides)

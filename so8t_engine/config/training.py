@@ -21,6 +21,15 @@ class SO8TConfig(Section):
         N_("Rotation map"),
         N_("exp and cayley are exact rotations; free is an unconstrained 8×8 matrix, for comparison."),
     )
+    variant: Literal["full", "safe_only", "cmd_only", "swapped", "no_rotation"] = setting(
+        "full",
+        N_("Variant"),
+        N_(
+            "full is SO8T: M = R_cmd R_safe, safety first. The others are ablations for comparison: one "
+            "factor alone, the order swapped, or no rotation at all."
+        ),
+        advanced=True,
+    )
     init_std: float = setting(
         0.02,
         N_("Initial spread of θ"),
@@ -193,6 +202,14 @@ class TrainingConfig(Section):
         N_("Group by length"),
         N_("Puts rows of like length into one batch: less padding."),
         advanced=True,
+    )
+    packing: bool = setting(
+        False,
+        N_("Pack rows"),
+        N_(
+            "Lays whole rows end to end up to batch × sequence length tokens instead of padding them; no row "
+            "sees another. A forward pass then holds more rows than the batch says."
+        ),
     )
     evaluate_every: int | None = setting(
         None,

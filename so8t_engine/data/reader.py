@@ -11,6 +11,8 @@ from so8t_engine.data.rows import Row, parse_record
 from so8t_engine.errors import DataError
 from so8t_engine.i18n import _
 from so8t_engine.paths import resources_dir
+from so8t_engine.plain_text import visible
+from so8t_engine.safe_paths import is_hub_id, leaves
 
 EMBEDDED = "embedded:"
 HUB = "hub:"
@@ -89,6 +91,7 @@ def read_file(path: Path, fmt: str = "auto") -> list[Row]:
 def _read_folder(folder: Path, fmt: str, split: str | None) -> list[Row]:
     chosen = split_file(folder, split or "train")
     if chosen is not None:
+        _refuse_link(folder, chosen)
         return read_file(chosen, fmt)
     if split not in (None, "train"):
         raise DataError(
@@ -98,6 +101,8 @@ def _read_folder(folder: Path, fmt: str, split: str | None) -> list[Row]:
     texts = sorted(
         path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in TEXT_ENDINGS
     )
+    for path in texts:
+        _refuse_link(folder, path)
     filled = [path for path in texts if path.stat().st_size > 0]
     if not filled:
         raise DataError(
@@ -107,10 +112,25 @@ def _read_folder(folder: Path, fmt: str, split: str | None) -> list[Row]:
     return [row for path in filled for row in read_file(path, "text")]
 
 
+def _check_hub_id(name: str) -> None:
+    """A name such as ``../x`` would be read as a folder of this computer."""
+    if not is_hub_id(name):
+        raise DataError(
+            _("'%(name)s' is no Hub data set.") % {"name": visible(name, 120)}, _("Write hub:owner/name.")
+        )
+
+
+def _refuse_link(folder: Path, path: Path) -> None:
+    """A link in somebody's data folder must not bring this person's other files into the training."""
+    if path.is_symlink() and leaves(folder, path):
+        raise DataError(
+            _("%(path)s is a link that leads out of the data folder.") % {"path": visible(str(path))},
+            _("Put the file itself there, or name it as the training rows."),
+        )
+
+
 def _hub_rows(name: str, split: str | None, revision: str | None) -> list[Row]:
-    owner, _slash, short = name.partition("/")
-    if not owner or not short or "/" in short:
-        raise DataError(_("'%(name)s' is no Hub data set.") % {"name": name}, _("Write hub:owner/name."))
+    _check_hub_id(name)
     import datasets
 
     wanted = split or "train"
@@ -158,6 +178,7 @@ def read_rows(
 def has_split(path_or_id: str, split: str) -> bool:
     """Whether the source itself brings ``split`` along (a Hub data set is asked over the network)."""
     if path_or_id.startswith(HUB):
+        _check_hub_id(path_or_id.removeprefix(HUB))
         import datasets
 
         try:

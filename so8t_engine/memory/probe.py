@@ -121,6 +121,9 @@ def _longest_rows(config: Config, folder: Path) -> int:
             longest = chosen[0][0] if chosen else 0
             while chosen and len(chosen) < count:  # few rows: the longest ones again
                 chosen += chosen[: count - len(chosen)]
+            if chosen and config.training.packing:  # so many that the passes are full
+                tokens = sum(size for size, _row in chosen)
+                chosen *= -(-count * data.max_length // tokens)
         text = "".join(json.dumps(_record(row), ensure_ascii=False) + "\n" for _size, row in chosen)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     return longest

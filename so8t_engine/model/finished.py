@@ -15,6 +15,7 @@ from so8t_engine.config.sections import ModelConfig
 from so8t_engine.errors import ModelError
 from so8t_engine.i18n import _
 from so8t_engine.model.dequantised import dequantise
+from so8t_engine.model.inspection import check_model_folder
 from so8t_engine.model.loading import load_base
 from so8t_engine.model.source import model_source
 from so8t_engine.model.targets import linear_modules
@@ -68,13 +69,21 @@ def load_finished(final: Path, config: Config, *, compute_dtype: str, on_card: b
 
     soul = load_soul(final / "soul.safetensors")
     placement = Placement.parse(soul.metadata.placement)
+    adapter = final / "adapter"
+    if not (adapter / "adapter_model.safetensors").is_file():
+        # peft would fall back to adapter_model.bin, or ask the Hub for the missing file.
+        raise ModelError(
+            _("%(path)s holds no adapter_model.safetensors.") % {"path": str(adapter)},
+            _("Take the folder of a finished run; adapters stored as pickles are not loaded."),
+        )
+    check_model_folder(adapter)
     base, dequantised = _dense(config.model, compute_dtype, on_card and torch.cuda.is_available())
     try:
-        peft = PeftModel.from_pretrained(base, str(final / "adapter"))
+        peft = PeftModel.from_pretrained(base, str(adapter))
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
             _("The LoRA adapter in %(path)s cannot be loaded: %(reason)s")
-            % {"path": str(final / "adapter"), "reason": str(error).strip().splitlines()[0]},
+            % {"path": str(adapter), "reason": str(error).strip().splitlines()[0]},
             _("Use the base model that the run was trained on."),
         ) from error
     so8t = adapter_of(soul, getattr(lm_head_of(base), "in_features", 0)).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from torch import Tensor, nn
 
 from so8t_engine.config import Config
 from so8t_engine.config.training import SO8TConfig
+from so8t_engine.data.packed import ROW_INDEX
+from so8t_engine.model.lean.body import LeanBody, why_not_lean
+from so8t_engine.model.lean.loss import linear_cross_entropy
+from so8t_engine.model.packed import PackedRows, use_packed_attention
 from so8t_engine.model.targets import resolve_targets
 from so8t_engine.so8t.adapter import AdapterOutput, Rotations, SO8TAdapter
 from so8t_engine.so8t.attach import attach_gate, attach_site_gates, decoder_layers_of
@@ -29,7 +34,10 @@ from so8t_engine.so8t.losses import (
     orthogonality_loss,
 )
 from so8t_engine.so8t.pet import pet_loss
+from so8t_engine.so8t.pet_packed import packed_pet_loss
 from so8t_engine.so8t.placement import Placement
+
+log = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 
@@ -136,24 +144,50 @@ class SO8TModel(nn.Module):
             alpha_start=config.so8t.alpha_start,
             init_std=config.so8t.init_std,
             seed=config.training.seed,
+            variant=config.so8t.variant,
         ).to(next(base.parameters()).device)
         # After LoRA, so that the hooks see the sum of base and LoRA. No part of the state: hooks have none.
         self._layer_gates = attach_site_gates(
             self.causal_lm, self.so8t, self.placement.layers, self.placement.site
         )
-        self.loss_chunk = config.memory.loss_chunk
+        memory = config.memory
+        self.loss_chunk = memory.loss_chunk if memory.loss_path == "chunked" else 2**31
         self.checkpointing = self._reentrant = False
+        self.lean = self._lean_body(config)
+        self._rows_apart = (
+            self.lean is None
+            and config.training.packing
+            and use_packed_attention(self.causal_lm, config.data.max_length)
+        )
         if config.training.gradient_checkpointing:
             self.enable_checkpointing()
 
+    def _lean_body(self, config: Config) -> LeanBody | None:
+        if config.memory.layers == "plain":
+            return None
+        if reason := why_not_lean(self.causal_lm, config.data.max_length):
+            log.warning("the layers run as transformers wrote them: %s", reason)
+            return None
+        return LeanBody(
+            self.causal_lm,
+            self.placement,
+            tile=config.memory.mlp_tile,
+            recomputed=config.training.gradient_checkpointing,
+            kept_layers=config.memory.kept_layers,
+            offload=config.memory.offload_activations,
+        )
+
     def enable_checkpointing(self) -> None:
         """Recompute each layer's activations in the backward pass instead of keeping them."""
+        self.checkpointing = True
+        if self.lean is not None:
+            self.lean.recomputed = True
+            return
         # MatMul8bitLt keeps tensors that non-reentrant checkpointing cannot see: reentrant with int8.
         self._reentrant = self.settings.model.quantization == "int8"
         self.causal_lm.gradient_checkpointing_enable({"use_reentrant": self._reentrant})
         if self._reentrant:
             self.causal_lm.enable_input_require_grads()
-        self.checkpointing = True
 
     @property
     def causal_lm(self) -> Any:  # noqa: ANN401  (transformers' model classes share no useful type)
@@ -172,20 +206,34 @@ class SO8TModel(nn.Module):
         return self
 
     def hidden_states(
-        self, input_ids_NT: Tensor, attention_mask_NT: Tensor, rotations: Rotations | None = None
+        self,
+        input_ids_NT: Tensor,
+        attention_mask_NT: Tensor,
+        rotations: Rotations | None = None,
+        packed: PackedRows | None = None,
     ) -> Tensor:
         """The body's final hidden states (N, T, H), before the gate in front of the LM head.
 
-        Gates inside layers act with ``rotations``, or with the adapter's current ones when None.
+        Gates inside layers act with ``rotations``, or with the adapter's current ones when None. Padding is
+        on the right. Where rows are ``packed``, each sees itself alone.
         """
+        if self.lean is not None:
+            matrix_B88 = g = None
+            if self.placement.layers:
+                matrix_B88 = self.so8t.gate_matrix(rotations or self.so8t.current_rotations())
+                g = self.so8t.gate.detach()
+            return self.lean.forward(
+                input_ids_NT, training=self.training, matrix_B88=matrix_B88, g=g, packed=packed
+            )
         if self.placement.layers:
             # A reentrant region runs its own backward pass through all it used: what several regions
             # shared would be gone after the first. There each hook builds its rotations.
             own = self._reentrant and self.training and torch.is_grad_enabled()
             self._layer_gates.use(None if own else rotations or self.so8t.current_rotations())
-        output = self.causal_lm.model(
-            input_ids=input_ids_NT, attention_mask=attention_mask_NT, use_cache=False
-        )
+        arguments = {"attention_mask": attention_mask_NT}
+        if packed is not None:
+            arguments = packed.arguments(self._rows_apart)
+        output = self.causal_lm.model(input_ids=input_ids_NT, use_cache=False, **arguments)
         hidden_NTH: Tensor = output.last_hidden_state
         return hidden_NTH
 
@@ -202,25 +250,36 @@ class SO8TModel(nn.Module):
         """
         next_NT = labels_NT[:, 1:]
         labelled = next_NT != IGNORE
+        hidden_tH, wanted_t = gated_NTH[:, :-1][labelled], next_NT[labelled]
+        head = self.causal_lm.lm_head
+        plain_head = type(head) is nn.Linear and getattr(head, "bias", None) is None
+        if self.lean is not None and plain_head:
+            total = linear_cross_entropy(hidden_tH, head.weight, wanted_t, self.loss_chunk)
+            return total, labelled.sum()
         return chunked_cross_entropy(
-            gated_NTH[:, :-1][labelled],
-            self.logits,
-            next_NT[labelled],
-            self.loss_chunk,
-            shift=False,
+            hidden_tH, self.logits, wanted_t, min(self.loss_chunk, max(len(wanted_t), 1)), shift=False
         )
 
     def adapt(self, batch: Batch) -> tuple[Tensor, AdapterOutput]:
         """``(hidden before the gate at the LM head, adapter output)`` of a batch."""
         rotations = self.so8t.current_rotations()
-        hidden_NTH = self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"], rotations)
+        hidden_NTH = self._body(batch, rotations)
         return hidden_NTH, self._read(hidden_NTH, batch, rotations)
+
+    def _body(self, batch: Batch, rotations: Rotations) -> Tensor:
+        packed = PackedRows.of(batch, self.settings.data.max_length)
+        return self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"], rotations, packed)
 
     def _read(self, hidden_NTH: Tensor, batch: Batch, rotations: Rotations) -> AdapterOutput:
         out: AdapterOutput = self.so8t(
             hidden_NTH, batch["pool_index_N"], rotations, gate_hidden=self.placement.final
         )
         return out
+
+    def _pet(self, hidden_NTH: Tensor, batch: Batch) -> Tensor:
+        if ROW_INDEX in batch:
+            return packed_pet_loss(hidden_NTH, batch[ROW_INDEX], len(batch["task_N"]))
+        return pet_loss(hidden_NTH, batch["attention_mask_NT"])
 
     @contextmanager
     def speaking(self) -> Iterator[Any]:
@@ -256,7 +315,7 @@ class SO8TModel(nn.Module):
         """
         settings = self.settings.so8t
         rotations = self.so8t.build_rotations()
-        hidden_NTH = self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"], rotations)
+        hidden_NTH = self._body(batch, rotations)
         out = self._read(hidden_NTH, batch, rotations)
         lm_sum, _count = self.lm_loss(out.hidden_NTH, batch["labels_NT"])
         task_N, safety_N = batch["task_N"], batch["safety_N"]
@@ -268,7 +327,7 @@ class SO8TModel(nn.Module):
             "lm": lm_sum / max(totals.tokens, 1),
             "consistency": rows
             * consistency_loss(out.safety_logits_N2, out.task_logits_N4, out.dual_logits_N22),
-            "pet": rows * pet_loss(hidden_NTH, batch["attention_mask_NT"]),
+            "pet": rows * self._pet(hidden_NTH, batch),
         }
         if totals.safety_rows:
             terms["safety"] = safety_rows * head_cross_entropy(out.safety_logits_N2, safety_N)

@@ -7,7 +7,9 @@ from pathlib import Path
 from so8t_engine.config.sections import ModelConfig
 from so8t_engine.errors import ModelError
 from so8t_engine.i18n import _
+from so8t_engine.model.inspection import check_model_folder
 from so8t_engine.paths import resources_dir
+from so8t_engine.safe_paths import is_hub_id
 
 EMBEDDED = "embedded"
 
@@ -21,15 +23,15 @@ def model_source(config: ModelConfig) -> str:
     if config.path == EMBEDDED:
         return str(resources_dir() / "base_model")
     folder = Path(config.path).expanduser()
-    looks_like_hub_id = config.path.count("/") == 1 and not config.path.startswith((".", "~", "/"))
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(
                 _("%(path)s holds no config.json, so it is no model folder.") % {"path": config.path},
                 _("Choose the folder that holds config.json and the safetensors files."),
             )
+        check_model_folder(folder)
         return str(folder)
-    if not looks_like_hub_id:
+    if not is_hub_id(config.path):
         raise ModelError(
             _("There is no model folder %(path)s.") % {"path": config.path},
             _("Check the path, or give a Hub id (owner/name) or 'embedded'."),

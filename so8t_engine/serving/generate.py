@@ -200,7 +200,7 @@ class Answerer:
         rows = [self._row(jobs[i]) for i in alive]
         if len(alive) < len(jobs):
             cache, mask_NT, hidden_NH = _keep(cache, mask_NT, hidden_NH, alive)
-        logits_NV = lm_head_of(self.speaker.peft)(self._for_head(hidden_NH))
+        logits_NV = lm_head_of(self.speaker.peft)(self.for_head(hidden_NH))
         every = list(rows)
         self._write(rows, cache, mask_NT, logits_NV)
         for row in every:
@@ -228,7 +228,7 @@ class Answerer:
         )
         return _Row(job, constraint, limit, self.speaker.device)
 
-    def _for_head(self, hidden_NH: Tensor) -> Tensor:
+    def for_head(self, hidden_NH: Tensor) -> Tensor:
         weight = next(lm_head_of(self.speaker.peft).parameters())
         return hidden_NH.to(weight.dtype)
 
@@ -244,10 +244,10 @@ class Answerer:
         mask = [[0] * (width - len(job.prompt)) + [1] * len(job.prompt) for job in jobs]
         cache = DynamicCache()
         mask_NT = torch.tensor(mask, device=device)
-        hidden_NH = self._forward(torch.tensor(ids, device=device), mask_NT, cache)
+        hidden_NH = self.forward(torch.tensor(ids, device=device), mask_NT, cache)
         return cache, mask_NT, hidden_NH
 
-    def _forward(self, ids_NT: Tensor, mask_NT: Tensor, cache: DynamicCache) -> Tensor:
+    def forward(self, ids_NT: Tensor, mask_NT: Tensor, cache: DynamicCache) -> Tensor:
         positions_NT = (mask_NT.cumsum(-1) - 1).clamp(min=0)[:, -ids_NT.shape[1] :]
         output = self._body()(
             input_ids=ids_NT,
@@ -289,8 +289,8 @@ class Answerer:
                 cache, mask_NT, logits_NV = _keep(cache, mask_NT, logits_NV, going)
             ids_NL = torch.tensor(chunks, device=self.speaker.device)
             mask_NT = torch.cat((mask_NT, torch.ones_like(ids_NL)), dim=1)
-            hidden_NH = self._forward(ids_NL, mask_NT, cache)
-            logits_NV = lm_head_of(self.speaker.peft)(self._for_head(hidden_NH))
+            hidden_NH = self.forward(ids_NL, mask_NT, cache)
+            logits_NV = lm_head_of(self.speaker.peft)(self.for_head(hidden_NH))
 
     def _next_tokens(self, row: _Row, logits_V: Tensor) -> list[int]:
         """The token that comes next, or all that are certain to; empty at the row's end."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,10 @@ from so8t_engine.so8t.rotation import (
     orthogonality_error,
 )
 from so8t_engine.so8t.schedule import ALPHA_START
+
+#: ``full`` is SO8T. The others leave a part out, or turn the order round, to measure what the part is worth.
+Variant = Literal["full", "safe_only", "cmd_only", "swapped", "no_rotation"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class SO8TAdapter(nn.Module):
         alpha_start: the first α.
         init_std: standard deviation of generators and head weights. At 0 the commutator has no gradient.
         seed: of the initial values.
+        variant: ``full``, or an ablation: ``safe_only`` and ``cmd_only`` hold the other factor at I,
+            ``no_rotation`` both, ``swapped`` makes M = R_safe R_cmd.
 
     Raises:
         SO8TError: a hidden size that is no multiple of 8, an unknown map or form, or ``geodesic`` with
@@ -81,17 +88,23 @@ class SO8TAdapter(nn.Module):
         alpha_start: float = ALPHA_START,
         init_std: float = 0.02,
         seed: int = 0,
+        variant: Variant = "full",
     ) -> None:
         super().__init__()
-        _check_options(hidden_size, rotation_map, gate_form)
+        _check_options(hidden_size, rotation_map, gate_form, variant)
         self.hidden_size = hidden_size
         self.blocks = hidden_size // BLOCK
         self.rotation_map: RotationMap = rotation_map
         self.gate_form: GateForm = gate_form
         self.gate_learned = gate_learned
+        self.variant: Variant = variant
         generator = torch.Generator().manual_seed(seed)
         self.theta_safe = nn.Parameter(self._initial(init_std, generator))
         self.theta_cmd = nn.Parameter(self._initial(init_std, generator))
+        if variant in ("cmd_only", "no_rotation"):
+            self._hold_at_identity(self.theta_safe)
+        if variant in ("safe_only", "no_rotation"):
+            self._hold_at_identity(self.theta_cmd)
         alpha = torch.tensor(float(alpha_start), dtype=torch.float32)
         if gate_learned:
             self.alpha = nn.Parameter(alpha)
@@ -106,16 +119,23 @@ class SO8TAdapter(nn.Module):
         theta_B28 = torch.randn((self.blocks, GENERATORS), generator=generator) * init_std
         return generators_to_matrices(theta_B28, "exp") if self.rotation_map == "free" else theta_B28
 
+    def _hold_at_identity(self, theta: nn.Parameter) -> None:
+        """exp(0) = I exactly, and a parameter without gradient stays there."""
+        with torch.no_grad():
+            theta.copy_(torch.eye(BLOCK).expand_as(theta) if self.rotation_map == "free" else torch.zeros(()))
+        theta.requires_grad_(False)
+
     def build_rotations(self) -> Rotations:
         """The rotations of the current parameters, differentiable. Call it once per optimizer step or
         forward pass, outside checkpointed regions. Built and multiplied in float64, rounded once."""
-        if self.rotation_map == "exp" and can_fuse_build(self.theta_safe):
+        swapped = self.variant == "swapped"
+        if self.rotation_map == "exp" and not swapped and can_fuse_build(self.theta_safe):
             return Rotations(*fused_rotations(self.theta_safe, self.theta_cmd))
         with torch.autocast(self.theta_safe.device.type, enabled=False):
             safe_B88 = generators_to_matrices(self.theta_safe.double(), self.rotation_map)
             cmd_B88 = generators_to_matrices(self.theta_cmd.double(), self.rotation_map)
-            # Safety acts first: M h = R_cmd (R_safe h). The factors are never swapped.
-            total_B88 = cmd_B88 @ safe_B88
+            # Safety acts first: M h = R_cmd (R_safe h). Swapped only where a run asks for that ablation.
+            total_B88 = safe_B88 @ cmd_B88 if swapped else cmd_B88 @ safe_B88
             return Rotations(safe_B88.float(), cmd_B88.float(), total_B88.float())
 
     @property
@@ -223,13 +243,13 @@ def _forget(module: nn.Module, _keys: object) -> None:
     module._cached = None
 
 
-def _check_options(hidden_size: int, rotation_map: str, gate_form: str) -> None:
+def _check_options(hidden_size: int, rotation_map: str, gate_form: str, variant: str) -> None:
     if hidden_size < BLOCK or hidden_size % BLOCK:
         raise SO8TError(
             _("A hidden size of %(size)d is not a multiple of 8.") % {"size": hidden_size},
             _("SO8T needs a model whose hidden size divides into blocks of 8."),
         )
-    for value, known in ((rotation_map, ROTATION_MAPS), (gate_form, GATE_FORMS)):
+    for value, known in ((rotation_map, ROTATION_MAPS), (gate_form, GATE_FORMS), (variant, VARIANTS)):
         if value not in known:
             raise SO8TError(
                 _("There is no %(value)s here.") % {"value": repr(value)},

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from so8t_engine.so8t.blocks import BLOCK, Context
+from so8t_engine.so8t.blocks import BLOCK
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,13 @@ class Tile(NamedTuple):
         return -(-blocks // self.blocks), -(-tokens // (self.tokens * self.rounds))
 
 
-# The fastest of a sweep on an H200 at 2,048 × 3,072 (tests/benchmarks/RESULTS.md). In the backward pass a
-# thread holds one block of one token and its 64 sums; more rounds mean fewer partial sums to add up.
+# The fastest of a sweep at 2,048 × 3,072 (tests/benchmarks/RESULTS.md). In the backward pass a thread holds
+# one block of one token and its 64 sums; more rounds mean fewer partial sums to add up.
 FORWARD = Tile(16, 16, 4, 1)
 BACKWARD = Tile(8, 8, 2, 16)
-BUILD_WARPS = 1
+REDUCE = Tile(16, 2, 1, 1)  # partial sums at a time, blocks per program
+BUILD_WARPS = (2, 2)  # forward, backward
+EARLY_LAUNCH = False
 
 
 @cache
@@ -94,13 +96,20 @@ def _interpreted() -> bool:
 def can_fuse(hidden: Tensor, matrix_B88: Tensor, form: str = "plain") -> bool:
     """Whether `fused_gate` takes these tensors: float32 or half precision, on a card (or interpreted)."""
     return (
-        (hidden.is_cuda or _interpreted())
-        and hidden.dtype in _DTYPES
-        and matrix_B88.dtype == torch.float32
+        matrix_B88.dtype == torch.float32
         and matrix_B88.device == hidden.device
         and form in _FORMS
-        and hidden.numel() > 0
-        and triton_works(hidden.device)
+        and kernels_on(hidden)
+    )
+
+
+def kernels_on(tensor: Tensor) -> bool:
+    """Whether triton's kernels take this tensor: float32 or half precision, on a card (or interpreted)."""
+    return (
+        (tensor.is_cuda or _interpreted())
+        and tensor.dtype in _DTYPES
+        and tensor.numel() > 0
+        and triton_works(tensor.device)
     )
 
 
@@ -113,9 +122,20 @@ def can_fuse_build(theta_B28: Tensor) -> bool:
     )
 
 
-def _on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
+def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     """Triton launches on the current card, which need not be the tensor's."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+@cache
+def _hopper(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def _early(tensor: Tensor) -> dict[str, bool]:
+    """Options of a launch that overlaps with the end of the kernel before it, where the card can do so."""
+    early = EARLY_LAUNCH and _hopper(tensor.device)
+    return {"EARLY": early, "launch_pdl": True} if early else {"EARLY": False}
 
 
 class _Gate(torch.autograd.Function):
@@ -129,49 +149,68 @@ class _Gate(torch.autograd.Function):
         ctx.form = form
         out_TH = torch.empty_like(hidden_TH)
         tokens, blocks = hidden_TH.shape[0], matrix_B88.shape[0]
-        with _on_device_of(hidden_TH):
+        with on_device_of(hidden_TH):
             gate_forward[FORWARD.grid(tokens, blocks)](
                 hidden_TH, matrix_B88, gate, out_TH, tokens, blocks,
                 FORM=form, TOKENS=FORWARD.tokens, BLOCKS=FORWARD.blocks, ROUNDS=FORWARD.rounds,
-                num_warps=FORWARD.warps,
+                num_warps=FORWARD.warps, **_early(hidden_TH),
             )  # fmt: skip
         return out_TH
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        from so8t_engine.so8t.triton_kernels import gate_backward
-
         hidden_TH, matrix_B88, gate = ctx.saved_tensors
-        grad_TH = grads[0].contiguous()
-        want_hidden, want_matrix = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
-        tokens, blocks = hidden_TH.shape[0], matrix_B88.shape[0]
-        grid = BACKWARD.grid(tokens, blocks)
-        grad_hidden_TH = torch.empty_like(hidden_TH) if want_hidden else hidden_TH
-        partial_PB88 = matrix_B88.new_empty((grid[1] if want_matrix else 1, blocks, BLOCK, BLOCK))
-        with _on_device_of(hidden_TH):
-            gate_backward[grid](
-                grad_TH, hidden_TH, matrix_B88, gate, grad_hidden_TH, partial_PB88, tokens, blocks,
-                FORM=ctx.form, WANT_HIDDEN=want_hidden, WANT_MATRIX=want_matrix,
-                TOKENS=BACKWARD.tokens, BLOCKS=BACKWARD.blocks, ROUNDS=BACKWARD.rounds,
-                num_warps=BACKWARD.warps,
-            )  # fmt: skip
-        grad_matrix_B88, grad_gate = None, None
+        wanted = ctx.needs_input_grad[:3]
+        return *gate_gradients(grads[0].contiguous(), hidden_TH, matrix_B88, gate, ctx.form, wanted), None
+
+
+def gate_gradients(
+    grad_TH: Tensor,
+    hidden_TH: Tensor,
+    matrix_B88: Tensor,
+    gate: Tensor,
+    form: int,
+    wanted: tuple[bool, bool, bool] = (True, True, True),
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of the hidden states, of M and of g; the same bits every time."""
+    from so8t_engine.so8t.triton_kernels import gate_backward
+
+    want_hidden, want_matrix = wanted[0], wanted[1] or wanted[2]
+    tokens, blocks = hidden_TH.shape[0], matrix_B88.shape[0]
+    grid = BACKWARD.grid(tokens, blocks)
+    grad_hidden_TH = torch.empty_like(hidden_TH) if want_hidden else hidden_TH
+    partial_PB88 = matrix_B88.new_empty((grid[1] if want_matrix else 1, blocks, BLOCK, BLOCK))
+    arrived = torch.empty((), dtype=torch.int32, device=matrix_B88.device)
+    grad_matrix_B88, grad_gate = None, None
+    with on_device_of(hidden_TH):
+        gate_backward[grid](
+            grad_TH, hidden_TH, matrix_B88, gate, grad_hidden_TH, partial_PB88, arrived, tokens, blocks,
+            FORM=form, WANT_HIDDEN=want_hidden, WANT_MATRIX=want_matrix,
+            TOKENS=BACKWARD.tokens, BLOCKS=BACKWARD.blocks, ROUNDS=BACKWARD.rounds,
+            num_warps=BACKWARD.warps, **_early(hidden_TH),
+        )  # fmt: skip
         if want_matrix:
-            grad_kernel_B88 = partial_PB88.sum(0)
-            grad_matrix_B88, grad_gate = _through_form(grad_kernel_B88, matrix_B88, gate, ctx.form)
-        return (grad_hidden_TH if want_hidden else None), grad_matrix_B88, grad_gate, None
+            want_gate = wanted[2] and form in (_FORMS["residual"], _FORMS["additive"])
+            grad_matrix_B88, grad_gate = _reduce(partial_PB88, matrix_B88, gate, arrived, form, want_gate)
+    return (grad_hidden_TH if want_hidden else None), grad_matrix_B88, grad_gate
 
 
-def _through_form(
-    grad_kernel_B88: Tensor, matrix_B88: Tensor, gate: Tensor, form: int
+def _reduce(
+    partial_PB88: Tensor, matrix_B88: Tensor, gate: Tensor, arrived: Tensor, form: int, want_gate: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradients of M and g from that of K."""
-    if form in (_FORMS["plain"], _FORMS["given"]):
-        return grad_kernel_B88, None
-    by_gate = (grad_kernel_B88 * matrix_B88).sum()
-    if form == _FORMS["residual"]:
-        by_gate = by_gate - grad_kernel_B88.diagonal(dim1=-2, dim2=-1).sum()
-    return gate * grad_kernel_B88, by_gate
+    """The gradients of M and g from the partial sums of that of K."""
+    from so8t_engine.so8t.triton_kernels import gate_reduce
+
+    strips, blocks = partial_PB88.shape[:2]
+    programs = -(-blocks // REDUCE.blocks)
+    grad_matrix_B88, grad_gate = torch.empty_like(matrix_B88), torch.empty_like(gate)
+    gate_reduce[(programs,)](
+        partial_PB88, matrix_B88, gate, grad_matrix_B88, grad_gate, matrix_B88.new_empty(programs), arrived,
+        strips, blocks, programs,
+        FORM=form, WANT_GATE=want_gate, STRIPS=REDUCE.tokens, BLOCKS=REDUCE.blocks,
+        PROGRAMS=1 << (programs - 1).bit_length(), num_warps=REDUCE.warps, **_early(matrix_B88),
+    )  # fmt: skip
+    return grad_matrix_B88, grad_gate if want_gate else None
 
 
 def fused_gate(hidden: Tensor, matrix_B88: Tensor, gate: Tensor | None, form: str) -> Tensor:
@@ -196,28 +235,36 @@ def fused_gate(hidden: Tensor, matrix_B88: Tensor, gate: Tensor | None, form: st
 
 class _Rotations(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Context, safe_B28: Tensor, cmd_B28: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, safe_B28: Tensor, cmd_B28: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
         from so8t_engine.so8t.triton_kernels import build_forward
 
-        ctx.save_for_backward(safe_B28, cmd_B28)
         blocks = safe_B28.shape[0]
-        out_3B88 = safe_B28.new_empty((3, blocks, BLOCK, BLOCK))
-        with _on_device_of(safe_B28):
-            build_forward[(blocks,)](safe_B28, cmd_B28, out_3B88, blocks, num_warps=BUILD_WARPS)
-        safe_B88, cmd_B88, total_B88 = out_3B88.unbind(0)
-        return safe_B88.clone(), cmd_B88.clone(), total_B88.clone()
+        safe_B88, cmd_B88, total_B88 = (safe_B28.new_empty((blocks, BLOCK, BLOCK)) for _matrix in range(3))
+        with on_device_of(safe_B28):
+            build_forward[(blocks,)](
+                safe_B28, cmd_B28, safe_B88, cmd_B88, total_B88,
+                num_warps=BUILD_WARPS[0], **_early(safe_B28),
+            )  # fmt: skip
+        ctx.save_for_backward(safe_B28, cmd_B28, safe_B88, cmd_B88)
+        ctx.set_materialize_grads(False)
+        return safe_B88, cmd_B88, total_B88
 
     @staticmethod
-    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401
         from so8t_engine.so8t.triton_kernels import build_backward
 
-        safe_B28, cmd_B28 = ctx.saved_tensors
-        blocks = safe_B28.shape[0]
+        if all(grad is None for grad in grads):
+            return None, None
+        safe_B28, cmd_B28, safe_B88, cmd_B88 = ctx.saved_tensors
         out_safe_B28, out_cmd_B28 = torch.empty_like(safe_B28), torch.empty_like(cmd_B28)
-        with _on_device_of(safe_B28):
-            build_backward[(blocks,)](
-                safe_B28, cmd_B28, *(grad.contiguous() for grad in grads), out_safe_B28, out_cmd_B28, blocks,
-                num_warps=BUILD_WARPS,
+        # What has no gradient is not read; any tensor stands in its place.
+        given = [safe_B88 if grad is None else grad.contiguous() for grad in grads]
+        has_safe, has_cmd, has_total = (grad is not None for grad in grads)
+        with on_device_of(safe_B28):
+            build_backward[(safe_B28.shape[0],)](
+                safe_B28, cmd_B28, safe_B88, cmd_B88, *given, out_safe_B28, out_cmd_B28,
+                HAS_SAFE=has_safe, HAS_CMD=has_cmd, HAS_TOTAL=has_total,
+                num_warps=BUILD_WARPS[1], **_early(safe_B28),
             )  # fmt: skip
         return out_safe_B28, out_cmd_B28
 

@@ -49,6 +49,7 @@ class SoulMetadata:
     base_model: str = ""
     base_revision: str = ""
     config_digest: str = ""
+    variant: str = ""  # an ablation's name; empty or "full" is SO8T itself
 
 
 @dataclass
@@ -79,7 +80,8 @@ class Soul:
                 return self.total_B88
             safe_B88 = generators_to_matrices(self.theta_safe.double(), kind)  # type: ignore[arg-type]
             cmd_B88 = generators_to_matrices(self.theta_cmd.double(), kind)  # type: ignore[arg-type]
-            return (cmd_B88 @ safe_B88).float()
+            swapped = self.metadata.variant == "swapped"
+            return (safe_B88 @ cmd_B88 if swapped else cmd_B88 @ safe_B88).float()
         theta = self.theta_safe if which == "safe" else self.theta_cmd
         return None if theta is None else generators_to_matrices(theta.double(), kind).float()  # type: ignore[arg-type]
 
@@ -114,6 +116,7 @@ def soul_of(
             base_model=base_model,
             base_revision=base_revision,
             config_digest=config_digest,
+            variant="" if adapter.variant == "full" else adapter.variant,
         ),
     )
 
@@ -205,6 +208,7 @@ def load_into(adapter: SO8TAdapter, soul: Soul, *, repeat: bool = False) -> None
     for what, own, other in (
         (_("rotation map"), adapter.rotation_map, meta.rotation_map),
         (_("gate form"), adapter.gate_form, meta.gate_form),
+        (_("variant"), adapter.variant, meta.variant),
     ):
         if other and own != other:
             raise SO8TError(
@@ -259,6 +263,7 @@ def adapter_of(soul: Soul, hidden_size: int) -> SO8TAdapter:
         rotation_map=meta.rotation_map,  # type: ignore[arg-type]
         gate_form=meta.gate_form,  # type: ignore[arg-type]
         gate_learned=meta.gate_source == "learned",
+        variant=meta.variant or "full",  # type: ignore[arg-type]
     )
     load_into(adapter, soul)
     return adapter

@@ -11,6 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+# EARLY: launched while the kernel before still runs (Hopper and newer); its results are read after the wait.
 PLAIN = tl.constexpr(0)
 RESIDUAL = tl.constexpr(1)
 ADDITIVE = tl.constexpr(2)
@@ -44,107 +45,188 @@ def _load_blocks(matrix_ptr, gate_ptr, block, blocks, FORM: tl.constexpr):
 @triton.jit
 def gate_forward(
     hidden_ptr, matrix_ptr, gate_ptr, out_ptr, tokens, blocks,
-    FORM: tl.constexpr, TOKENS: tl.constexpr, BLOCKS: tl.constexpr, ROUNDS: tl.constexpr,
+    FORM: tl.constexpr, TOKENS: tl.constexpr, BLOCKS: tl.constexpr, ROUNDS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """out = K x for a tile of TOKENS × ROUNDS tokens and BLOCKS blocks."""
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
     block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
-    kernel, gate = _load_blocks(matrix_ptr, gate_ptr, block, blocks, FORM)
     unit = tl.program_id(0) * (BLOCKS * 8) + tl.arange(0, BLOCKS * 8)
+    token = tl.program_id(1) * (ROUNDS * TOKENS) + tl.arange(0, TOKENS)
+    at = token[:, None].to(tl.int64) * (blocks * 8) + unit[None, :]
+    inside = (token[:, None] < tokens) & (unit[None, :] < blocks * 8)
+    # Asked for before the matrices, and each round before the last one is worked on: memory never idles.
+    following = tl.load(hidden_ptr + at, mask=inside, other=0.0)
+    kernel, gate = _load_blocks(matrix_ptr, gate_ptr, block, blocks, FORM)
     for turn in range(ROUNDS):
-        token = (tl.program_id(1) * ROUNDS + turn) * TOKENS + tl.arange(0, TOKENS)
-        at = token[:, None].to(tl.int64) * (blocks * 8) + unit[None, :]
-        inside = (token[:, None] < tokens) & (unit[None, :] < blocks * 8)
-        value = tl.load(hidden_ptr + at, mask=inside, other=0.0)
+        value, here, valid = following, at, inside
+        if ROUNDS > 1:
+            token += TOKENS
+            at += (blocks * 8).to(tl.int64) * TOKENS
+            inside = (token[:, None] < tokens) & (unit[None, :] < blocks * 8)
+            following = tl.load(hidden_ptr + at, mask=inside & (turn + 1 < ROUNDS), other=0.0)
         parts = tl.reshape(value.to(tl.float32), (TOKENS, BLOCKS, 1, 8))
         product = tl.sum(kernel[None, :, :, :] * parts, axis=3)
         result = tl.reshape(product, (TOKENS, BLOCKS * 8)).to(value.dtype)
         if FORM != PLAIN:
             # A closed gate is the identity bit for bit, for −0.0 and what is not finite too.
             result = tl.where(gate == 0.0, value, result)
-        tl.store(out_ptr + at, result, mask=inside)
+        tl.store(out_ptr + here, result, mask=valid)
 
 
 @triton.jit
 def gate_backward(
-    grad_ptr, hidden_ptr, matrix_ptr, gate_ptr, grad_hidden_ptr, partial_ptr, tokens, blocks,
+    grad_ptr, hidden_ptr, matrix_ptr, gate_ptr, grad_hidden_ptr, partial_ptr, arrived_ptr, tokens, blocks,
     FORM: tl.constexpr, WANT_HIDDEN: tl.constexpr, WANT_MATRIX: tl.constexpr,
-    TOKENS: tl.constexpr, BLOCKS: tl.constexpr, ROUNDS: tl.constexpr,
+    TOKENS: tl.constexpr, BLOCKS: tl.constexpr, ROUNDS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Kᵀ g per token, and Σ g xᵀ over this program's tokens into ``partial`` (programs, B, 8, 8)."""
+    """Kᵀ g per token, and Σ g xᵀ over this program's tokens into ``partial`` (programs, B, 8, 8).
+
+    Sets ``arrived`` to 0 for `gate_reduce`.
+    """
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
     block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
+    unit = tl.program_id(0) * (BLOCKS * 8) + tl.arange(0, BLOCKS * 8)
+    token = tl.program_id(1) * (ROUNDS * TOKENS) + tl.arange(0, TOKENS)
+    at = token[:, None].to(tl.int64) * (blocks * 8) + unit[None, :]
+    inside = (token[:, None] < tokens) & (unit[None, :] < blocks * 8)
+    next_grad = tl.load(grad_ptr + at, mask=inside, other=0.0)
+    next_hidden = next_grad
+    if WANT_MATRIX:
+        next_hidden = tl.load(hidden_ptr + at, mask=inside, other=0.0)
+        if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
+            tl.store(arrived_ptr, 0)
     kernel, _gate = _load_blocks(matrix_ptr, gate_ptr, block, blocks, FORM)
     transposed = tl.trans(kernel, 0, 2, 1)
-    unit = tl.program_id(0) * (BLOCKS * 8) + tl.arange(0, BLOCKS * 8)
     total = tl.zeros((TOKENS, BLOCKS, 8, 8), dtype=tl.float32)
     for turn in range(ROUNDS):
-        token = (tl.program_id(1) * ROUNDS + turn) * TOKENS + tl.arange(0, TOKENS)
-        at = token[:, None].to(tl.int64) * (blocks * 8) + unit[None, :]
-        inside = (token[:, None] < tokens) & (unit[None, :] < blocks * 8)
-        value = tl.load(grad_ptr + at, mask=inside, other=0.0)
+        value, hidden, here, valid = next_grad, next_hidden, at, inside
+        if ROUNDS > 1:
+            token += TOKENS
+            at += (blocks * 8).to(tl.int64) * TOKENS
+            inside = (token[:, None] < tokens) & (unit[None, :] < blocks * 8)
+            wanted = inside & (turn + 1 < ROUNDS)
+            next_grad = tl.load(grad_ptr + at, mask=wanted, other=0.0)
+            if WANT_MATRIX:
+                next_hidden = tl.load(hidden_ptr + at, mask=wanted, other=0.0)
         grad = value.to(tl.float32)
         if WANT_HIDDEN:
             parts = tl.reshape(grad, (TOKENS, BLOCKS, 1, 8))
             product = tl.sum(transposed[None, :, :, :] * parts, axis=3)
             result = tl.reshape(product, (TOKENS, BLOCKS * 8)).to(value.dtype)
-            tl.store(grad_hidden_ptr + at, result, mask=inside)
+            tl.store(grad_hidden_ptr + here, result, mask=valid)
         if WANT_MATRIX:
-            hidden = tl.load(hidden_ptr + at, mask=inside, other=0.0).to(tl.float32)
-            total += tl.reshape(grad, (TOKENS, BLOCKS, 8, 1)) * tl.reshape(hidden, (TOKENS, BLOCKS, 1, 8))
+            state = hidden.to(tl.float32)
+            total += tl.reshape(grad, (TOKENS, BLOCKS, 8, 1)) * tl.reshape(state, (TOKENS, BLOCKS, 1, 8))
     if WANT_MATRIX:
         row = tl.arange(0, 8)[None, :, None]
         column = tl.arange(0, 8)[None, None, :]
-        at = (tl.program_id(1).to(tl.int64) * blocks + block[:, None, None]) * 64 + row * 8 + column
-        tl.store(partial_ptr + at, tl.sum(total, axis=0), mask=block[:, None, None] < blocks)
+        to = (tl.program_id(1).to(tl.int64) * blocks + block[:, None, None]) * 64 + row * 8 + column
+        tl.store(partial_ptr + to, tl.sum(total, axis=0), mask=block[:, None, None] < blocks)
+
+
+@triton.jit
+def gate_reduce(
+    partial_ptr, matrix_ptr, gate_ptr, grad_matrix_ptr, grad_gate_ptr, share_ptr, arrived_ptr,
+    strips, blocks, programs,
+    FORM: tl.constexpr, WANT_GATE: tl.constexpr, STRIPS: tl.constexpr, BLOCKS: tl.constexpr,
+    PROGRAMS: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """The gradients of M and g from the partial sums of that of K, in one fixed order.
+
+    Each program writes its blocks' part of g's gradient to ``share``; whichever finishes last adds the
+    parts up in the order of the programs, so that the result does not depend on which one that was.
+    """
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    entry = tl.program_id(0) * (BLOCKS * 64) + tl.arange(0, BLOCKS * 64)
+    inside = entry < blocks * 64
+    matrix = tl.load(matrix_ptr + entry, mask=inside, other=0.0)
+    gate = 1.0
+    if (FORM == RESIDUAL) | (FORM == ADDITIVE):
+        gate = tl.load(gate_ptr).to(tl.float32)
+    total = tl.zeros((BLOCKS * 64,), dtype=tl.float32)
+    first = 0
+    while first < strips:  # a range over what is no constant fails in Triton's interpreter
+        strip = first + tl.arange(0, STRIPS)
+        at = strip[:, None].to(tl.int64) * (blocks * 64) + entry[None, :]
+        some = (strip < strips)[:, None] & inside[None, :]
+        total += tl.sum(tl.load(partial_ptr + at, mask=some, other=0.0), axis=0)
+        first += STRIPS
+    tl.store(grad_matrix_ptr + entry, gate * total, mask=inside)
+    if WANT_GATE:
+        change = matrix
+        if FORM == RESIDUAL:
+            change = matrix - tl.where((entry % 64) % 9 == 0, 1.0, 0.0)
+        tl.store(share_ptr + tl.program_id(0), tl.sum(total * change, axis=0))
+        tl.debug_barrier()
+        if tl.atomic_add(arrived_ptr, 1, sem="acq_rel") == programs - 1:
+            index = tl.arange(0, PROGRAMS)
+            part = tl.load(share_ptr + index, mask=index < programs, other=0.0, cache_modifier=".cg")
+            tl.store(grad_gate_ptr, tl.sum(part, axis=0))
 
 
 @triton.jit
 def _product(a, b):
-    """Products of matrices (N, 8, 8): tl.dot has no 8×8 and no float64."""
-    return tl.sum(a[:, :, :, None] * b[:, None, :, :], axis=2)
+    """Products of matrices (N, 8, 8): tl.dot has no 8×8 and no float64.
+
+    The summed index stands first: Triton then lays it into each thread's registers, and adds without
+    exchange between threads.
+    """
+    left = tl.permute(a, 2, 0, 1)
+    right = tl.permute(b, 1, 0, 2)
+    return tl.sum(left[:, :, :, None] * right[:, :, None, :], axis=0)
 
 
 @triton.jit
-def _skew(theta_ptr, block, blocks):
-    """A of shape (1, 8, 8) in float64 from 28 generators in the order (0,1), (0,2) … (6,7)."""
-    row = tl.arange(0, 8)[:, None]
-    column = tl.arange(0, 8)[None, :]
+def _which():
+    """0 for R_safe and 1 for R_cmd, with their rows and columns, to index (2, 8, 8)."""
+    return tl.arange(0, 2)[:, None, None], tl.arange(0, 8)[None, :, None], tl.arange(0, 8)[None, None, :]
+
+
+@triton.jit
+def _skew(safe_ptr, cmd_ptr, block):
+    """Both A (2, 8, 8) of a block in float64 from 28 generators in the order (0,1), (0,2) … (6,7)."""
+    which, row, column = _which()
     low, high = tl.minimum(row, column), tl.maximum(row, column)
-    at = low * (15 - low) // 2 + high - low - 1
-    value = tl.load(theta_ptr + block * 28 + at, mask=(row != column) & (block < blocks), other=0.0)
+    at = block * 28 + low * (15 - low) // 2 + high - low - 1
+    off = row != column
+    value = tl.load(safe_ptr + at, mask=off & (which == 0), other=0.0)
+    value += tl.load(cmd_ptr + at, mask=off & (which == 1), other=0.0)
     value = value.to(tl.float64)
-    return tl.where(row < column, value, -value)[None, :, :]
+    return tl.where(row < column, value, -value)
 
 
 @triton.jit
 def _scaling(skew):
-    """The largest 2^−s, s ≥ 0, with ‖A‖₂ 2^−s < 1, by ‖A‖₂ ≤ ‖A‖_F/√2; 1 for NaN, above 2^−64."""
-    bound = tl.sqrt(tl.sum(skew * skew) / 2.0)
+    """The largest 2^−s, s ≥ 0, with ‖A‖₂ 2^−s < 1/4 for both, by ‖A‖₂ ≤ ‖A‖_F/√2; above 2^−64."""
+    squares = tl.sum(tl.sum(skew * skew, axis=2), axis=1)
+    bound = tl.sqrt(tl.max(squares, axis=0) / 2.0)
     scale = 1.0
-    while (bound * scale >= 1.0) & (scale > 1e-19):
+    while (bound * scale >= 0.25) & (scale > 1e-19):
         scale = scale * 0.5
     return scale
 
 
 @triton.jit
 def _exponential(skew):
-    """exp(A) in float64: Taylor to degree 16 after Paterson and Stockmeyer, then squarings."""
-    row = tl.arange(0, 8)[None, :, None]
-    column = tl.arange(0, 8)[None, None, :]
+    """exp(A) in float64: Taylor to degree 8 after Paterson and Stockmeyer, then squarings.
+
+    The remainder at norm 1/4 is 1e-11, far below what float32 keeps; three products follow on each other.
+    """
+    _which_one, row, column = _which()
     identity = tl.where(row == column, 1.0, 0.0).to(tl.float64)
     scale = _scaling(skew)
     a1 = skew * scale
     a2 = _product(a1, a1)
     a3 = _product(a2, a1)
     a4 = _product(a2, a2)
-    power = a4 * 4.779477332387385e-14
-    power += 2.08767569878681e-09 * identity + 1.6059043836821613e-10 * a1
-    power += 1.1470745597729725e-11 * a2 + 7.647163731819816e-13 * a3
-    power = _product(power, a4)
-    power += 2.48015873015873e-05 * identity + 2.7557319223985893e-06 * a1
-    power += 2.755731922398589e-07 * a2 + 2.505210838544172e-08 * a3
-    power = _product(power, a4)
-    power += 0.041666666666666664 * identity + 0.008333333333333333 * a1
-    power += 0.001388888888888889 * a2 + 0.0001984126984126984 * a3
+    power = 0.041666666666666664 * identity + 0.008333333333333333 * a1 + 0.001388888888888889 * a2
+    power += 0.0001984126984126984 * a3 + 2.48015873015873e-05 * a4
     power = _product(power, a4)
     power += identity + a1 + 0.5 * a2 + 0.16666666666666666 * a3
     while scale < 1.0:
@@ -154,9 +236,9 @@ def _exponential(skew):
 
 
 @triton.jit
-def _pair(a, da, b, db):
-    """Product and its derivative in one direction."""
-    return _product(a, b), _product(a, db) + _product(da, b)
+def _slope(a, da, b, db):
+    """The derivative of a product in one direction."""
+    return _product(a, db) + _product(da, b)
 
 
 @triton.jit
@@ -165,73 +247,77 @@ def _adjoint_exponential(skew, grad):
 
     Al-Mohy and Higham (2009): differentiate each step of the scaling and squaring.
     """
-    row = tl.arange(0, 8)[None, :, None]
-    column = tl.arange(0, 8)[None, None, :]
+    _which_one, row, column = _which()
     identity = tl.where(row == column, 1.0, 0.0).to(tl.float64)
     scale = _scaling(skew)
     a1, d1 = -skew * scale, grad * scale
-    a2, d2 = _pair(a1, d1, a1, d1)
-    a3, d3 = _pair(a2, d2, a1, d1)
-    a4, d4 = _pair(a2, d2, a2, d2)
-    power, slope = a4 * 4.779477332387385e-14, d4 * 4.779477332387385e-14
-    power += 2.08767569878681e-09 * identity + 1.6059043836821613e-10 * a1
-    power += 1.1470745597729725e-11 * a2 + 7.647163731819816e-13 * a3
-    slope += 1.6059043836821613e-10 * d1 + 1.1470745597729725e-11 * d2 + 7.647163731819816e-13 * d3
-    power, slope = _pair(power, slope, a4, d4)
-    power += 2.48015873015873e-05 * identity + 2.7557319223985893e-06 * a1
-    power += 2.755731922398589e-07 * a2 + 2.505210838544172e-08 * a3
-    slope += 2.7557319223985893e-06 * d1 + 2.755731922398589e-07 * d2 + 2.505210838544172e-08 * d3
-    power, slope = _pair(power, slope, a4, d4)
-    power += 0.041666666666666664 * identity + 0.008333333333333333 * a1
-    power += 0.001388888888888889 * a2 + 0.0001984126984126984 * a3
-    slope += 0.008333333333333333 * d1 + 0.001388888888888889 * d2 + 0.0001984126984126984 * d3
-    power, slope = _pair(power, slope, a4, d4)
-    power += identity + a1 + 0.5 * a2 + 0.16666666666666666 * a3
+    a2, d2 = _product(a1, a1), _slope(a1, d1, a1, d1)
+    a3, d3 = _product(a2, a1), _slope(a2, d2, a1, d1)
+    a4, d4 = _product(a2, a2), _slope(a2, d2, a2, d2)
+    power = 0.041666666666666664 * identity + 0.008333333333333333 * a1 + 0.001388888888888889 * a2
+    power += 0.0001984126984126984 * a3 + 2.48015873015873e-05 * a4
+    slope = 0.008333333333333333 * d1 + 0.001388888888888889 * d2
+    slope += 0.0001984126984126984 * d3 + 2.48015873015873e-05 * d4
+    slope = _slope(power, slope, a4, d4)
     slope += d1 + 0.5 * d2 + 0.16666666666666666 * d3
-    while scale < 1.0:
-        power, slope = _pair(power, slope, power, slope)
-        scale = scale * 2.0
+    if scale < 1.0:
+        power = _product(power, a4)
+        power += identity + a1 + 0.5 * a2 + 0.16666666666666666 * a3
+        while scale < 1.0:
+            slope = _slope(power, slope, power, slope)
+            power = _product(power, power)
+            scale = scale * 2.0
     return slope
 
 
 @triton.jit
-def build_forward(safe_ptr, cmd_ptr, out_ptr, blocks):
-    """R_safe, R_cmd and M = R_cmd R_safe of one block, into ``out`` (3, B, 8, 8) float32."""
+def build_forward(safe_ptr, cmd_ptr, out_safe_ptr, out_cmd_ptr, out_total_ptr, EARLY: tl.constexpr):
+    """R_safe, R_cmd and M = R_cmd R_safe of one block, each (B, 8, 8) float32."""
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
     block = tl.program_id(0)
-    safe = _exponential(_skew(safe_ptr, block, blocks))
-    cmd = _exponential(_skew(cmd_ptr, block, blocks))
+    both = _exponential(_skew(safe_ptr, cmd_ptr, block))
+    which, row, column = _which()
+    at = block * 64 + row * 8 + column + 0 * which
+    rounded = both.to(tl.float32)
+    tl.store(out_safe_ptr + at, rounded, mask=which == 0)
+    tl.store(out_cmd_ptr + at, rounded, mask=which == 1)
+    safe = tl.sum(tl.where(which == 0, both, 0.0), axis=0)[None, :, :]
+    cmd = tl.sum(tl.where(which == 1, both, 0.0), axis=0)[None, :, :]
     total = _product(cmd, safe)  # safety acts first
-    row = tl.arange(0, 8)[None, :, None]
-    column = tl.arange(0, 8)[None, None, :]
-    at = block * 64 + row * 8 + column
-    tl.store(out_ptr + at, safe.to(tl.float32))
-    tl.store(out_ptr + blocks * 64 + at, cmd.to(tl.float32))
-    tl.store(out_ptr + 2 * blocks * 64 + at, total.to(tl.float32))
+    tl.store(out_total_ptr + block * 64 + row * 8 + column, total.to(tl.float32))
 
 
 @triton.jit
 def build_backward(
-    safe_ptr, cmd_ptr, grad_safe_ptr, grad_cmd_ptr, grad_total_ptr, out_safe_ptr, out_cmd_ptr, blocks
-):
-    """The generators' gradients (B, 28) of one block from those of R_safe, R_cmd and M."""
+    safe_ptr, cmd_ptr, rotation_safe_ptr, rotation_cmd_ptr,
+    grad_safe_ptr, grad_cmd_ptr, grad_total_ptr, out_safe_ptr, out_cmd_ptr,
+    HAS_SAFE: tl.constexpr, HAS_CMD: tl.constexpr, HAS_TOTAL: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """The generators' gradients (B, 28) of one block from those of R_safe, R_cmd and M, where there are."""
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
     block = tl.program_id(0)
-    row = tl.arange(0, 8)[None, :, None]
-    column = tl.arange(0, 8)[None, None, :]
-    at = block * 64 + row * 8 + column
-    skew_safe, skew_cmd = _skew(safe_ptr, block, blocks), _skew(cmd_ptr, block, blocks)
-    safe, cmd = _exponential(skew_safe), _exponential(skew_cmd)
-    grad_total = tl.load(grad_total_ptr + at).to(tl.float64)
-    grad_safe = tl.load(grad_safe_ptr + at).to(tl.float64) + _product(tl.trans(cmd, 0, 2, 1), grad_total)
-    grad_cmd = tl.load(grad_cmd_ptr + at).to(tl.float64) + _product(grad_total, tl.trans(safe, 0, 2, 1))
-    _store_generators(out_safe_ptr, _adjoint_exponential(skew_safe, grad_safe), block)
-    _store_generators(out_cmd_ptr, _adjoint_exponential(skew_cmd, grad_cmd), block)
-
-
-@triton.jit
-def _store_generators(out_ptr, grad, block):
-    """dθ_k = G[i,j] − G[j,i] for i < j."""
-    row = tl.arange(0, 8)[None, :, None]
-    column = tl.arange(0, 8)[None, None, :]
-    value = grad - tl.trans(grad, 0, 2, 1)
-    at = row * (15 - row) // 2 + column - row - 1
-    tl.store(out_ptr + block * 28 + at, value.to(tl.float32), mask=row < column)
+    which, row, column = _which()
+    at = block * 64 + row * 8 + column + 0 * which
+    turned = block * 64 + column * 8 + row + 0 * which
+    grad = tl.zeros((2, 8, 8), dtype=tl.float64)
+    if HAS_SAFE:
+        grad += tl.load(grad_safe_ptr + at, mask=which == 0, other=0.0).to(tl.float64)
+    if HAS_CMD:
+        grad += tl.load(grad_cmd_ptr + at, mask=which == 1, other=0.0).to(tl.float64)
+    if HAS_TOTAL:
+        # R_cmdᵀ G for R_safe and G R_safeᵀ for R_cmd, side by side.
+        total = tl.load(grad_total_ptr + at)
+        cmd = tl.load(rotation_cmd_ptr + turned)
+        safe = tl.load(rotation_safe_ptr + turned)
+        left, right = tl.where(which == 0, cmd, total), tl.where(which == 0, total, safe)
+        grad += _product(left.to(tl.float64), right.to(tl.float64))
+    slope = _adjoint_exponential(_skew(safe_ptr, cmd_ptr, block), grad)
+    # dθ_k = G[i,j] − G[j,i] for i < j.
+    value = (slope - tl.trans(slope, 0, 2, 1)).to(tl.float32)
+    entry = block * 28 + row * (15 - row) // 2 + column - row - 1 + 0 * which
+    tl.store(out_safe_ptr + entry, value, mask=(row < column) & (which == 0))
+    tl.store(out_cmd_ptr + entry, value, mask=(row < column) & (which == 1))

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import json
 import logging
+import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from so8t_engine import i18n
+from so8t_engine.errors import RunError
+from so8t_engine.redaction import RedactingFormatter, RedactingStream
+from so8t_engine.training.control import RunControl, begin
 from so8t_engine.training.process import ProcessMark
+from so8t_engine.training.run_config import readable_config
 from so8t_engine.training.run_directory import RunDirectory
+
+
+def leave(status: int) -> NoReturn:
+    """End at once, in the middle of whatever is being loaded."""
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,17 +33,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--owner", help="pid and creation time of the program that started this, as JSON")
     options = parser.parse_args(arguments)
     faulthandler.enable()
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    os.umask(0o077)
+    # faulthandler keeps the file itself; what libraries print goes through the redaction.
+    sys.stdout = RedactingStream(sys.stdout)
+    sys.stderr = RedactingStream(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     i18n.set_language(i18n.system_language())
     run = RunDirectory.open(options.run_dir)
+    settings = readable_config(run).run
     owner: ProcessMark | None = None
-    if options.owner and run.config().run.when_window_dies == "save_and_stop":
-        owner = ProcessMark(*json.loads(options.owner))
+    if options.owner and settings.when_window_dies == "save_and_stop":
+        owner = ProcessMark.parse(options.owner)
+        if owner is None:
+            parser.error("--owner is no process")
+    # Before torch is imported: a stop is taken from the first moment on.
+    try:
+        control = RunControl(run, owner=owner, leave=leave, hang_s=settings.stall_s)
+    except RunError as error:  # another process trains this run: nothing of it is touched
+        logging.error("%s", error)
+        return 1
+    ProcessMark.current(run.id).write(run.process)
+    begin(control, options.resume)
     from so8t_engine.training.run import run_training
 
-    return run_training(run, resume=options.resume, owner=owner)
+    return run_training(run, resume=options.resume, control=control)
 
 
 if __name__ == "__main__":

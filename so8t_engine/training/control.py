@@ -6,14 +6,20 @@ them at its next boundary, within one optimizer step.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
-from so8t_engine.training.events import Event, StateEvent, WarningEvent
+from so8t_engine.training.events import EndEvent, Event, StateEvent, WarningEvent
+from so8t_engine.training.heartbeat import Pulse, Stall
+from so8t_engine.training.lock import HEARTBEAT_S, RunLock
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import CommandReader, EventWriter, RunDirectory
 from so8t_engine.training.states import Command, State, check_command, check_transition
@@ -22,6 +28,8 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.02
 OWNER_CHECK_S = 1.0
+#: Why a run was stopped when no person did it (`StateEvent.cause`).
+OWNER_GONE, SIGNAL = "owner_gone", "signal"
 
 
 class StopRequested(Exception):  # noqa: N818  (a signal, not an error)
@@ -39,6 +47,10 @@ class RunControl:
         run: its directory.
         on_event: also called with each event as written.
         owner: the process on whose death the run saves and stops; None goes on without it.
+        leave: ends this process with a status and does not return. Where it is given, a stop or an abort
+            before the first step ends the run at once, in the middle of whatever is being loaded: there
+            is nothing to be saved yet. Without it such a stop takes effect at the next `check_loading`.
+        hang_s: seconds without progress that are told as a hang; None never.
     """
 
     def __init__(
@@ -46,10 +58,18 @@ class RunControl:
         run: RunDirectory,
         on_event: Callable[[Event], None] | None = None,
         owner: ProcessMark | None = None,
+        leave: Callable[[int], NoReturn] | None = None,
+        hang_s: float | None = None,
     ) -> None:
+        self._run_lock = RunLock(run.lock)
         self._writer = EventWriter(run)
         self._on_event = on_event
         self._owner = owner
+        self._leave = leave
+        self._began = time.monotonic()
+        #: Done before `leave` ends the process: temporary files go.
+        self.before_leaving: Callable[[], object] = lambda: None
+        self.pulse = Pulse(run.heartbeat, hang_s)
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self.state = State.IDLE
@@ -66,17 +86,30 @@ class RunControl:
             if self._on_event is not None:
                 self._on_event(written)
 
-    def move(self, to: State, reason: str = "") -> None:
+    @property
+    def last_seq(self) -> int:
+        """The number of the last event."""
+        return self._writer.seq
+
+    def continue_after(self, seq: int) -> None:
+        """Number further events from above ``seq``: events that were lost are not replaced by others."""
+        self._writer.continue_after(seq)
+
+    def move(self, to: State, reason: str = "", cause: str = "") -> None:
         """Change the state. Raises `RunError` for a transition that the table does not have."""
         with self._changed:
             check_transition(self.state, to)
-            event = StateEvent(from_=self.state, to=to, reason=reason)
+            event = StateEvent(from_=self.state, to=to, reason=reason, cause=cause)
             self.state = to
             self.emit(event)
             self._changed.notify_all()
 
-    def request(self, command: Command, reason: str = "") -> None:
+    def request(self, command: Command, reason: str = "", cause: str = "") -> None:
         """Take a command now; the trainer acts at its next boundary.
+
+        Args:
+            command: what is asked for.
+            reason: in words. cause: where no person asked, what did.
 
         Raises:
             RunError: the command makes no sense in this state.
@@ -88,9 +121,9 @@ class RunControl:
             elif command is Command.RESUME:
                 self.move(State.RUNNING, reason)
             elif command is Command.STOP:
-                self.move(State.STOPPING, reason)
+                self.move(State.STOPPING, reason, cause)
             elif command is Command.ABORT:
-                self.move(State.ABORTING, reason)
+                self.move(State.ABORTING, reason, cause)
             else:
                 self._checkpoint_asked = True
                 self._changed.notify_all()
@@ -105,7 +138,11 @@ class RunControl:
         return self.state in {State.STOPPING, State.ABORTING}
 
     def check(self) -> None:
-        """Raise `AbortRequested` after an abort. Cheap: call it between forward passes."""
+        """Raise `AbortRequested` after an abort. Cheap: call it between forward passes.
+
+        Each call is a sign of progress for the heartbeat.
+        """
+        self.pulse.beat()
         if self.is_(State.ABORTING):
             raise AbortRequested
 
@@ -114,6 +151,13 @@ class RunControl:
         self.check()
         if self.is_(State.STOPPING):
             raise StopRequested
+
+    def begin_training(self) -> None:
+        """From here on a stop saves. Raises as `check_loading` does."""
+        with self._lock:
+            self._leave = None
+        self.pulse.forget_intervals()
+        self.check_loading()
 
     def take_checkpoint_request(self) -> bool:
         """Whether a checkpoint was asked for since the last call."""
@@ -134,6 +178,7 @@ class RunControl:
         began = time.monotonic()
         while True:
             with self._changed:
+                self.pulse.beat(counted=False)
                 if not self.is_(State.PAUSED):
                     break
                 if not self._checkpoint_asked:
@@ -146,25 +191,95 @@ class RunControl:
     def close(self) -> None:
         """Stop listening and close the event file."""
         self._closing.set()
-        self._thread.join(timeout=2.0)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=2.0)
         self._writer.close()
+        self._run_lock.release()
 
     def _watch(self) -> None:
-        next_owner_check = 0.0
+        next_owner_check = next_beat = 0.0
         while not self._closing.wait(POLL_S):
-            for command in self._commands.read():
+            try:
+                commands = list(self._commands.read())
+            except OSError as error:
+                log.warning("commands cannot be read: %s", error)
+                commands = []
+            for command in commands:
                 self.try_request(command)
             now = time.monotonic()
+            if now >= next_beat:
+                next_beat = now + HEARTBEAT_S
+                self._run_lock.beat()
             if self._owner is not None and now >= next_owner_check:
                 next_owner_check = now + OWNER_CHECK_S
                 if not self._owner.alive():
                     self._owner = None
-                    self.try_request(Command.STOP, _("the program that started the run is gone"))
+                    reason = _("the program that started the run is gone")
+                    self.try_request(Command.STOP, reason, OWNER_GONE)
+            if self.ending and self._leave is not None:
+                self._leave_now()
+            self.pulse.write(str(self.state))
+            if self.pulse.hangs(self.is_(State.LOADING)) and not self.is_(State.PAUSED):
+                self._tell_hang()
 
-    def try_request(self, command: Command, reason: str = "") -> None:
+    def _leave_now(self) -> None:
+        with self._lock:
+            leave = self._leave
+            if leave is None or not self.ending:
+                return  # the training thread came first
+            self._leave = None
+            aborted = self.is_(State.ABORTING)
+            self.move(State.ABORTED if aborted else State.STOPPED)
+            seconds = time.monotonic() - self._began
+            self.emit(EndEvent(status="aborted" if aborted else "stopped", step=0, seconds=seconds))
+            self.close()
+            self.before_leaving()
+            leave(0)
+
+    def _tell_hang(self) -> None:
+        """Say it, and where every thread stands, in the log."""
+        stall = Stall(False, self.pulse.idle_s)
+        if sys.stderr is not None and hasattr(sys.stderr, "fileno"):
+            faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+        self.emit(WarningEvent(kind="stall", sentence=stall.sentence, mend=stall.mend))
+
+    def try_request(self, command: Command, reason: str = "", cause: str = "") -> None:
         """As `request`; a command that makes no sense now becomes a warning event."""
         try:
-            self.request(command, reason)
+            self.request(command, reason, cause)
         except RunError as error:
             log.warning("%s", error)
             self.emit(WarningEvent(kind="command", sentence=error.sentence, mend=error.mend))
+
+
+def begin(control: RunControl, resume: bool) -> None:
+    """Enter ``loading``, from which on commands are taken; does nothing where the run is there already."""
+    if control.is_(State.IDLE):
+        control.move(State.LOADING, _("resuming") if resume else "")
+
+
+def install_signals(control: RunControl) -> Callable[[], None]:
+    """Stop and save on Ctrl+C, SIGTERM and a closing session; abort on the second one.
+
+    Returns:
+        Puts the former handlers back. Outside the main thread nothing is installed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+
+    def ask(number: int, _frame: object) -> None:
+        # In a thread: the handler may interrupt the holder of the lock.
+        command = Command.ABORT if control.is_(State.STOPPING) else Command.STOP
+        cause = "" if number == signal.SIGINT else SIGNAL
+        threading.Thread(target=control.try_request, args=(command, "", cause), daemon=True).start()
+
+    # A closing session is SIGHUP, on Windows SIGBREAK; each exists on its own system only.
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    former = {int(number): signal.signal(number, ask) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+    return restore

@@ -25,14 +25,15 @@ def parameter_groups(model: SO8TModel, config: Config) -> list[dict[str, Any]]:
     linears = [module for module in so8t.heads.modules() if isinstance(module, nn.Linear)]
     head_weights = [linear.weight for linear in linears]
     head_biases = [linear.bias for linear in linears]
-    rotations = [so8t.theta_safe, so8t.theta_cmd]
+    # An ablation holds one factor, or both, at the identity.
+    rotations = [theta for theta in (so8t.theta_safe, so8t.theta_cmd) if theta.requires_grad]
     own = {id(p) for p in so8t.parameters()}
     lora = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
     rate, decay = config.so8t.learning_rate, config.training.weight_decay
     groups: list[dict[str, Any]] = [
         {"name": LORA, "params": lora, "lr": config.training.learning_rate, "weight_decay": decay},
         {"name": HEADS, "params": head_weights, "lr": rate, "weight_decay": decay},
-        {"name": ROTATIONS, "params": rotations, "lr": rate, "weight_decay": 0.0},
+        *([{"name": ROTATIONS, "params": rotations, "lr": rate, "weight_decay": 0.0}] if rotations else []),
         {"name": BIASES, "params": head_biases, "lr": rate, "weight_decay": 0.0},
     ]
     if so8t.gate_learned:

@@ -110,7 +110,7 @@ def prepare(config: Config, control: RunControl) -> Prepared:
 def _encode(tokenizer: Any, rows: Sequence[Row], limit: int, control: RunControl) -> list[Encoded]:  # noqa: ANN401
     encoded = []
     for number, row in enumerate(rows):
-        if number % 500 == 0:
+        if number % 50 == 0:
             control.check_loading()
         encoded.append(encode_row(tokenizer, row, limit))
     return encoded

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
+from so8t_engine.data.packed import ROW_INDEX, cut_packed
 from so8t_engine.errors import MemoryLimitError
 from so8t_engine.i18n import _
 from so8t_engine.model.so8t_model import Batch, SO8TModel
@@ -26,6 +28,9 @@ def cut(batch: Batch, rows: int | None) -> Iterator[Batch]:
     """
     if rows is None:
         yield batch
+        return
+    if ROW_INDEX in batch:
+        yield from cut_packed(batch, rows)
         return
     for start in range(0, len(batch["task_N"]), rows):
         piece = {name: tensor[start : start + rows] for name, tensor in batch.items()}
@@ -44,6 +49,21 @@ class Recovery:
     def __init__(self, model: SO8TModel) -> None:
         self._model = model
         self.rows: int | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What was changed, for a checkpoint."""
+        return {
+            "rows": self.rows,
+            "loss_chunk": self._model.loss_chunk,
+            "checkpointing": self._model.checkpointing,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Change what had been changed when `state` was called. A limit raised since is not lowered."""
+        self.rows = state["rows"]
+        self._model.loss_chunk = min(self._model.loss_chunk, int(state["loss_chunk"]))
+        if state["checkpointing"] and not self._model.checkpointing:
+            self._model.enable_checkpointing()
 
     def pieces(self, batch: Batch) -> list[Batch]:
         """The passes that a micro-batch takes at present."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
+import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,25 +15,28 @@ import transformers
 
 from so8t_engine.errors import MemoryLimitError, RunError, SO8TError
 from so8t_engine.i18n import _
-from so8t_engine.training.checkpoint import newest_usable
-from so8t_engine.training.control import AbortRequested, RunControl, StopRequested
+from so8t_engine.memory.allocator import prefer_expandable_segments
+from so8t_engine.training.checkpoint import settle
+from so8t_engine.training.checkpoint_state import Loaded, rows_digest
+from so8t_engine.training.control import AbortRequested, RunControl, StopRequested, begin, install_signals
 from so8t_engine.training.environment import physical_cores, write_environment
 from so8t_engine.training.events import (
     EndEvent,
     ErrorEvent,
     Event,
     InfoEvent,
-    WarningEvent,
 )
 from so8t_engine.training.final import save_final
 from so8t_engine.training.heldout import HeldOut
 from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.preparation import Prepared, prepare
 from so8t_engine.training.process import ProcessMark
+from so8t_engine.training.resume import check_rows, starting_point
+from so8t_engine.training.run_config import readable_config
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.sampling import MemorySampler, memory_facts, peak_facts
 from so8t_engine.training.schedules import gate_schedule, planned_steps
-from so8t_engine.training.states import Command, State
+from so8t_engine.training.states import State
 from so8t_engine.training.trainer import SO8TTrainer, seed_everything
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def run_training(
     on_event: Callable[[Event], None] | None = None,
     handle_signals: bool = True,
     owner: ProcessMark | None = None,
+    control: RunControl | None = None,
 ) -> int:
     """Train the run in ``run`` to its end.
 
@@ -57,18 +59,25 @@ def run_training(
         on_event: also called with each event, in the thread that causes it.
         handle_signals: Ctrl+C, SIGTERM and a closing session stop and save; a second one aborts.
         owner: the process on whose death the run saves and stops.
+        control: where the caller has made it already; ``on_event`` and ``owner`` are then its own.
 
     Returns:
         0 when it finished, stopped or was aborted as asked; 1 when it failed. Nothing is raised for a
         failure of the run itself: it is an event.
+
+    Raises:
+        RunError: another process is training this run; nothing was written.
     """
-    control = RunControl(run, on_event, owner)
+    # Before anything touches the card.
+    prefer_expandable_segments()
+    control = control or RunControl(run, on_event, owner, hang_s=readable_config(run).run.stall_s)
     began = time.monotonic()
     outcome = _Outcome()
-    ProcessMark.current().write(run.process)
-    restore = _install_signals(control) if handle_signals else {}
+    ProcessMark.current(run.id).write(run.process)
+    restore = install_signals(control) if handle_signals else None
     try:
-        control.move(State.LOADING, _("resuming") if resume else "")
+        begin(control, resume)
+        control.check_loading()
         _train(run, control, resume, outcome)
     except StopRequested:
         outcome.status = "stopped"
@@ -80,8 +89,8 @@ def run_training(
         control.emit(_error_event(error))
         outcome.reason = str(error)
     finally:
-        for number, handler in restore.items():
-            signal.signal(number, handler)
+        if restore is not None:
+            restore()
     final_state = {
         "finished": State.FINISHED,
         "stopped": State.STOPPED,
@@ -112,20 +121,14 @@ class _Outcome:
 
 
 def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outcome) -> None:
-    config = run.config()
+    config = readable_config(run)
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(config.run.cpu_threads or physical_cores())
     seed_everything(config.training.seed)
     write_environment(run.environment)
-    checkpoint: Path | None = None
-    if resume:
-        checkpoint, damaged = newest_usable(run.checkpoints)
-        for sentence in damaged:
-            control.emit(
-                WarningEvent(kind="checkpoint", sentence=sentence, mend=_("The one before it is taken."))
-            )
-        if checkpoint is None:
-            raise RunError(_("There is no complete checkpoint to continue from."), _("Start the run anew."))
+    settle(run.checkpoints)
+    settle(run.path)
+    loaded = starting_point(run, config, control) if resume else None
     prepared = prepare(config, control)
     on_card = prepared.device.type == "cuda"
     if on_card and config.memory.cap_allocator:
@@ -133,7 +136,8 @@ def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outco
     sampler = MemorySampler(control.emit, on_card)
     try:
         with tempfile.TemporaryDirectory(prefix="so8t-") as scratch:
-            _train_prepared(run, control, prepared, checkpoint, outcome, Path(scratch))
+            control.before_leaving = lambda: shutil.rmtree(scratch, ignore_errors=True)
+            _train_prepared(run, control, prepared, loaded, outcome, Path(scratch))
     finally:
         sampler.close()
 
@@ -142,13 +146,18 @@ def _train_prepared(
     run: RunDirectory,
     control: RunControl,
     prepared: Prepared,
-    checkpoint: Path | None,
+    loaded: Loaded | None,
     outcome: _Outcome,
     scratch: Path,
 ) -> None:
     config, model = prepared.config, prepared.model
+    start: str | None = None
     held_out = HeldOut(prepared, control)
-    observer = StepObserver(model, config, run, control, held_out.during)
+    observer = StepObserver(model, config, run, control, held_out)
+    rows_sha256 = rows_digest({"train": prepared.train, **prepared.held_out})
+    if loaded is not None:
+        check_rows(loaded, rows_sha256)
+        observer.restore(loaded.state)
     trainer = SO8TTrainer(
         model,
         config,
@@ -156,40 +165,49 @@ def _train_prepared(
         prepared.collate,
         control,
         observer,
-        run.checkpoints,
+        rows_sha256,
         scratch,
     )
-    total = planned_steps(config, len(prepared.train))
+    total = planned_steps(config, len(prepared.train), len(trainer.batches))
     trainer.schedule = gate_schedule(config, total)
     predicted = memory_facts(config)
-    facts = {"steps": total, "resumed_from": str(checkpoint or "")}
+    facts = {"steps": total, "resumed_from": str(loaded.path) if loaded else ""}
     control.emit(InfoEvent(facts=prepared.facts | facts | predicted))
     control.check_loading()
     if control.is_(State.LOADING):
         control.move(State.RUNNING)
-    if checkpoint is None:
+    if loaded is None:
         observer.rotation(0)
         held_out.before()
-    control.check_loading()
+    control.begin_training()
+    complete = loaded is not None and loaded.step >= total
+    if loaded is not None:
+        observer.saver.saved_step = loaded.step
+        start = trainer.continue_from(loaded, scratch)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if complete:  # only what comes after the last step is missing
+            trainer.take_over(start)
+        else:
+            trainer.train(resume_from_checkpoint=start)
     except MemoryLimitError:
         # The step in flight changed nothing: what stands is the state after the last whole step.
         outcome.step = trainer.state.global_step
-        if trainer.state.global_step:
-            observer.save(trainer, "oom")
+        observer.save_once(trainer, "oom")
         raise
+    finally:
+        observer.saver.wait()
     outcome.step = trainer.state.global_step
     control.check()
     stopped = control.is_(State.STOPPING)
     reached_end = trainer.state.global_step >= trainer.state.max_steps
-    saved = observer.save(trainer, "stop" if stopped else "end")
-    if stopped and not saved and observer.checkpoint_step is None:
+    saved = complete or observer.save(trainer, "stop" if stopped else "end")
+    if stopped and not saved and observer.saver.saved_step is None:
         raise RunError(
             _("The run stopped, but its state could not be saved."),
             _("Free some disk space; the log names the reason."),
         )
     outcome.summary = {
+        "steps": outcome.step,
         "trained_seconds": observer.trained_s,
         "last_loss": observer.last_loss,
         "alpha": float(model.so8t.alpha.detach()),
@@ -230,6 +248,16 @@ def _error_event(error: Exception) -> ErrorEvent:
             mend=_("Shorten the sequence, switch gradient checkpointing on, or raise the memory limit."),
         )
     lines = str(error).strip().splitlines()
+    if _is_card_error(error):
+        return ErrorEvent(
+            kind="cuda",
+            sentence=_("The graphics card reported an error: %(what)s.")
+            % {"what": lines[0].rstrip(".") if lines else type(error).__name__},
+            mend=_(
+                "Continue from the last checkpoint. If it comes again, restart the computer, and check the "
+                "driver, the card's temperature and its overclocking."
+            ),
+        )
     return ErrorEvent(
         kind="unexpected",
         sentence=_("The run failed: %(what)s.")
@@ -238,17 +266,18 @@ def _error_event(error: Exception) -> ErrorEvent:
     )
 
 
-def _install_signals(control: RunControl) -> dict[int, Any]:
-    """Stop and save on Ctrl+C, SIGTERM and a closing session; abort on the second one."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
+_CARD_WORDS = ("CUDA error", "cuDNN error", "cuBLAS", "CUBLAS_STATUS", "CUDNN_STATUS")
 
-    def ask(_number: int, _frame: object) -> None:
-        # In a thread: the handler may interrupt the holder of the lock.
-        command = Command.ABORT if control.is_(State.STOPPING) else Command.STOP
-        threading.Thread(target=control.try_request, args=(command,), daemon=True).start()
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if os.name != "nt":
-        numbers.append(signal.SIGHUP)
-    return {int(number): signal.signal(number, ask) for number in numbers}
+def _is_card_error(error: Exception) -> bool:
+    """Whether CUDA or one of its libraries failed; the process's context is then of no more use."""
+    kinds = tuple(
+        kind for name in ("AcceleratorError",) if isinstance(kind := getattr(torch, name, None), type)
+    )
+    text = str(error)
+    return isinstance(error, kinds) or (
+        isinstance(error, RuntimeError)
+        and any(
+            word in text for word in ("CUDA error", "cuDNN error", "cuBLAS", "CUBLAS_STATUS", "CUDNN_STATUS")
+        )
+    )

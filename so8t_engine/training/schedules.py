@@ -13,15 +13,19 @@ from so8t_engine.config import Config
 from so8t_engine.so8t.schedule import GateSchedule, pet_weight_at, sigmoid
 
 
-def planned_steps(config: Config, rows: int) -> int:
+def planned_steps(config: Config, rows: int, batches: int | None = None) -> int:
     """Optimizer steps of a run over ``rows`` training rows: the step limit, or whole epochs.
+
+    Args:
+        batches: forward passes of an epoch. None counts them by rows, which packed rows do not follow.
 
     As transformers' Trainer counts: an epoch's last step may hold fewer batches, the last batch fewer rows.
     """
     training = config.training
     if training.max_steps is not None:
         return training.max_steps
-    batches = -(-rows // training.batch_size)
+    if batches is None:
+        batches = -(-rows // training.batch_size)
     updates = max(1, -(-batches // training.accumulation))
     return max(1, math.ceil(training.epochs * updates))
 

@@ -6,7 +6,6 @@ in the thread that calls `EngineSession.follow`.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,12 +18,17 @@ from so8t_engine.config import Config
 from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
 from so8t_engine.threads import wait_passively
-from so8t_engine.training.events import EndEvent, ErrorEvent, Event, StateEvent
+from so8t_engine.training.crash import Crash, describe, oom_kills
+from so8t_engine.training.events import EndEvent, ErrorEvent, Event, StateEvent, StepEvent
+from so8t_engine.training.heartbeat import Stall, Watchdog
+from so8t_engine.training.lock import RunLock, check_free
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import EventReader, EventWriter, RunDirectory
 from so8t_engine.training.states import ENDED, Command, State, check_command
 
 POLL_S = 0.03
+#: How long one who only watches waits for whoever started the trainer to record its death.
+OTHERS_S = 1.5
 Sink = Callable[[list[Event]], None]
 
 
@@ -50,6 +54,10 @@ class EngineSession:
         self._skip = run.events.stat().st_size if resume and run.events.exists() else 0
         self._reader = EventReader(run.events, offset=0)
         self._ended = False
+        self._killed = False
+        self._last_step = 0
+        self._oom_before: int | None = None
+        self._watchdog = Watchdog(run.heartbeat)
         self.exit_status = 0
 
     @classmethod
@@ -67,8 +75,14 @@ class EngineSession:
         check_command(self.state, command)
         self.run.send(command)
 
+    @property
+    def stall(self) -> Stall | None:
+        """Set while the trainer lives and gets nowhere; brought up to date by `follow`."""
+        return self._watchdog.stall
+
     def kill(self) -> None:
         """End the trainer at once, as the last resort; nothing since the last checkpoint is kept."""
+        self._killed = True
         if self._child is not None and self._child.poll() is None:
             self._child.kill()
         elif self._attach and (mark := ProcessMark.read(self.run.process)) is not None and mark.alive():
@@ -82,19 +96,26 @@ class EngineSession:
 
         Returns:
             0 when the run finished, stopped or was aborted as asked, 1 when it failed.
+
+        Raises:
+            RunError: another process is training this run.
         """
         if self._placement == "thread" and not self._attach:
             return self._run_in_this_thread(on_events)
+        self._oom_before = oom_kills()
         if not self._attach:
+            check_free(self.run.lock)
             self._child = self._spawn()
         while True:
             dead = self._trainer_is_dead()
+            self._watchdog.look()
             self._deliver(self._reader.read(), on_events)
             if self._ended and (dead or self._attach):
                 return self.exit_status
             if dead:
-                self._record_death()
-                self._deliver(self._reader.read(), on_events)
+                if not (self._attach and self._others_record(on_events)):
+                    self._record_death()
+                    self._deliver(self._reader.read(), on_events)
                 return self.exit_status
             time.sleep(POLL_S)
 
@@ -104,6 +125,8 @@ class EngineSession:
                 self.state = event.to
                 # A resumed run leaves its earlier end behind.
                 self._ended = False if event.to not in ENDED else self._ended
+            elif isinstance(event, StepEvent):
+                self._last_step = event.step
             elif isinstance(event, EndEvent):
                 self._ended = True
                 self.exit_status = 1 if event.status == "failed" else 0
@@ -114,7 +137,8 @@ class EngineSession:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "so8t_engine.training.child", str(self.run.path)]
-        command += ["--owner", json.dumps([os.getpid(), ProcessMark.current().created])]
+        command += ["--owner", ProcessMark.current().to_json()]
+        self.run.heartbeat.unlink(missing_ok=True)
         if self._resume:
             command.append("--resume")
         flags = 0
@@ -138,19 +162,28 @@ class EngineSession:
         mark = ProcessMark.read(self.run.process)
         return mark is not None and not mark.alive()
 
+    def _others_record(self, on_events: Sink) -> bool:
+        """Whether the program that started the trainer tells of its death; one event file, one writer."""
+        waited_until = time.monotonic() + OTHERS_S
+        while not self._ended and time.monotonic() < waited_until:
+            time.sleep(POLL_S)
+            self._deliver(self._reader.read(), on_events)
+        return self._ended
+
     def _record_death(self) -> None:
         """Write into the run what its trainer could not: that it died, and of what."""
         code = self._child.returncode if self._child is not None else None
-        sentence = _("The trainer ended without a word (%(cause)s).") % {"cause": _cause(code)}
-        mend = _(
-            "Continue it with --resume or the Resume button; log.txt in the run folder holds the details."
-        )
+        crash = describe(code, self.run.log, self._oom_before, killed_here=self._killed)
         state = self.state if self.state not in ENDED | {State.IDLE} else State.LOADING
+        with RunLock(self.run.lock):
+            self._write_death(state, crash)
+
+    def _write_death(self, state: State, crash: Crash) -> None:
         writer = EventWriter(self.run)
         try:
-            writer.write(ErrorEvent(kind="crash", sentence=sentence, mend=mend))
-            writer.write(StateEvent(from_=state, to=State.FAILED, reason=sentence))
-            writer.write(EndEvent(status="failed", step=0, seconds=0.0))
+            writer.write(ErrorEvent(kind=crash.kind, sentence=crash.sentence, mend=crash.mend))
+            writer.write(StateEvent(from_=state, to=State.FAILED, reason=crash.sentence))
+            writer.write(EndEvent(status="failed", step=self._last_step, seconds=0.0))
         finally:
             writer.close()
 
@@ -164,18 +197,6 @@ class EngineSession:
         if earlier:
             on_events(earlier)
         return run_training(self.run, resume=self._resume, on_event=deliver, handle_signals=False)
-
-
-def _cause(code: int | None) -> str:
-    if code is None:
-        return _("its process is gone")
-    if code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = str(-code)
-        return _("killed by %(signal)s") % {"signal": name}
-    return _("exit code %(code)d") % {"code": code}
 
 
 def open_session(path: str | Path) -> EngineSession:

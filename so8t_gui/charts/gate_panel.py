@@ -8,7 +8,8 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 from so8t_engine.config.training import PHI
 from so8t_engine.i18n import _
 from so8t_gui import theme
-from so8t_gui.charts.line_chart import MISSING_TEXT, LineChart, Series, link_x
+from so8t_gui.charts.chart_link import ChartLink
+from so8t_gui.charts.line_chart import MISSING_TEXT, LineChart, Series
 from so8t_gui.models.names import PHASES, shown
 from so8t_gui.models.run_model import RunModel
 
@@ -16,14 +17,14 @@ from so8t_gui.models.run_model import RunModel
 def make_alpha_chart() -> LineChart:
     """α with its target and φ."""
     colours = theme.current()
-    chart = LineChart(_("Gate α"))
+    chart = LineChart(_("Gate α"), robust=False)
     chart.set_series(
         [
             Series("alpha", "α", colours.series[0]),
             Series("target", _("target α*"), colours.series[7], dashed=True),
         ]
     )
-    chart.add_level(PHI, "φ", colours["phi"])
+    chart.add_level(PHI, "φ", colours["phi"], in_view=True)
     return chart
 
 
@@ -56,7 +57,7 @@ class GatePanel(QWidget):
         self.alpha = make_alpha_chart()
         self.g = LineChart(_("g = σ(α), the rotation's share"))
         self.g.set_series([Series("g", "g", theme.current().series[2])])
-        link_x([self.alpha, self.g])
+        self.link = ChartLink([self.alpha, self.g], self)
         self.sentence = QLabel()
         self.sentence.setTextFormat(Qt.TextFormat.PlainText)
         self.sentence.setWordWrap(True)

@@ -1,108 +1,113 @@
-"""One chart of one or more series over steps or time, in a card with title and readings.
+"""One chart of one or more series over steps or time, in a card with title, readings and a menu.
 
 Drawing stays cheap at a million points: lines one pixel wide without antialiasing, reduced to the
-peaks of each pixel column, and only what the view shows.
+extremes of each pixel column, and only what the view shows.
 """
 
 from __future__ import annotations
 
-import html
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QMouseEvent
-from PySide6.QtWidgets import QFrame, QLabel, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QStackedLayout, QVBoxLayout, QWidget
 
 from so8t_engine.i18n import _
 from so8t_gui import theme
 from so8t_gui.charts.axis import NumberAxis
+from so8t_gui.charts.chart_legend import ChartLegend, ChartOptions
+from so8t_gui.charts.plot import Plot
+from so8t_gui.charts.series import (
+    MISSING_TEXT,
+    Series,
+    Statistics,
+    Values,
+    format_value,
+    full_range,
+    grown_span,
+    robust_range,
+    rows_between,
+    statistics,
+)
 from so8t_gui.models.buffers import Columns
+from so8t_gui.models.marks import Marks
+from so8t_gui.models.smoothing import Smoothed
 
+__all__ = ["MISSING_TEXT", "LineChart", "Series", "format_value"]
 pg.setConfigOptions(antialias=False, useOpenGL=False)
-
-MISSING_TEXT = "—"
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """A line. ``label`` is already translated; ``points`` draws the rows as dots, for sparse rows."""
-
-    column: str
-    label: str
-    colour: str
-    points: bool = False
-    dashed: bool = False
+MAX_DOTS = 400
 
 
-def format_value(value: float | None) -> str:
-    """Four significant digits, or a dash for a missing reading."""
-    return MISSING_TEXT if value is None else f"{value:.4g}"
-
-
-def _unbroken(label: str) -> str:
-    """The label as markup in which no line breaks: Japanese breaks between any two signs."""
-    return "&#8288;".join(html.escape(sign) for sign in label.replace(" ", "\u00a0"))
-
-
-class _Plot(pg.PlotWidget):  # type: ignore[misc]
-    """A plot whose double click shows everything again."""
-
-    whole = Signal()
-
-    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
-        self.enableAutoRange()
-        self.whole.emit()
-        event.accept()
-
-
-class LineChart(QFrame):
+class LineChart(ChartLegend):
     """A titled chart.
 
     Args:
         title: translated.
         log: logarithmic values.
+        robust: whether few outliers may lie outside the range of values.
+
+    Signals: ``spanned`` with low and high when a person zoomed or moved; ``whole`` when everything is to
+    be seen again; ``hovered`` with x or None; ``region_moved`` with low and high; ``drawn``.
     """
 
-    def __init__(self, title: str, *, log: bool = False, parent: QWidget | None = None) -> None:
+    spanned = Signal(float, float)
+    whole = Signal()
+    hovered = Signal(object)
+    region_moved = Signal(float, float)
+    drawn = Signal()
+    options_changed = Signal()
+    #: Whether the ranges follow the data; a subclass that sets its own says no.
+    fits = True
+
+    def __init__(
+        self, title: str, *, log: bool = False, robust: bool = True, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self.setObjectName("card")
         self.setAccessibleName(title)
-        self._title_text = title
-        self._x = "step"
-        self._series: dict[str, Series] = {}
+        self.options = ChartOptions(log=log, robust=robust)
+        self.title_text = title
+        self.along = "step"
+        self._span: tuple[float, float] | None = None
+        self._zoomed = False
+        self._by_hand = False
+        self._setting = False
         self._items: dict[str, pg.PlotDataItem] = {}
-        self._notes: list[str] = []
+        self._smooth: dict[str, tuple[Columns, float, Smoothed]] = {}
+        self._region: pg.LinearRegionItem | None = None
+        self._levels: list[float] = []
+        self._level_lines: list[tuple[float, str, str]] = []
+        self._build(title)
+
+    def _build(self, title: str) -> None:
         self._title = QLabel(title)
         self._title.setObjectName("title")
         self._title.setTextFormat(Qt.TextFormat.PlainText)
-        self._legend = QLabel()
-        self._legend.setTextFormat(Qt.TextFormat.RichText)
-        self._legend.setWordWrap(True)
-        self._legend.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.header = QWidget()
+        head = QHBoxLayout(self.header)
+        head.setContentsMargins(0, 0, 0, 0)
+        head.addWidget(self._title, 1)
+        self._legend.linkActivated.connect(self.toggle_series)
         self._bottom = NumberAxis("bottom")
-        # Without pyqtgraph's context menus, which are sixty untranslated widgets a chart.
-        self.plot = _Plot(
-            axisItems={"bottom": self._bottom, "left": NumberAxis("left")},
-            viewBox=pg.ViewBox(enableMenu=False),
-            enableMenu=False,
-        )
+        self.plot = Plot({"bottom": self._bottom, "left": NumberAxis("left")})
         self.plot.setBackground(theme.current()["surface"])
         self.plot.hideButtons()
         self.plot.showGrid(x=True, y=True, alpha=0.18)
-        self.plot.setLogMode(y=log)
+        self.plot.getPlotItem().getAxis("left").setLogMode(self.options.log)
         self.plot.setFrameShape(QFrame.Shape.NoFrame)
         self.plot.setMinimumSize(120, 70)
         self.plot.setAccessibleName(title)
-        # A plot does nothing with keys; a stop at each would only lengthen the way through the page.
+        # The menu's button is the chart's stop for the keyboard; the plot itself does nothing with keys.
         self.plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.plot.viewport().setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.plot.setToolTip(_("Wheel zooms, dragging moves, double click shows everything."))
-        item = self.plot.getPlotItem()
-        item.setDownsampling(auto=True, mode="peak")
-        item.setClipToView(True)
-        item.getViewBox().setAutoVisible(y=True)
+        self.plot.whole.connect(self.show_whole)
+        self.plot.hovered.connect(self.hovered)
+        self.plot.box.sigRangeChangedManually.connect(self._on_hand)
+        self.plot.box.sigXRangeChanged.connect(self._on_x_range)
         self._empty = QLabel(_("No data yet"))
         self._empty.setObjectName("notice")
         self._empty.setTextFormat(Qt.TextFormat.PlainText)
@@ -114,7 +119,7 @@ class LineChart(QFrame):
         layout = self._layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 7, 8, 4)
         layout.setSpacing(1)
-        layout.addWidget(self._title)
+        layout.addWidget(self.header)
         layout.addWidget(self._legend)
         layout.addLayout(self._stack, 1)
         self.set_x("step")
@@ -124,44 +129,67 @@ class LineChart(QFrame):
         self._items.clear()
         self.plot.close()
 
+    def add_to_header(self, widget: QWidget) -> None:
+        """Put a button behind the title."""
+        layout = self.header.layout()
+        assert layout is not None
+        layout.addWidget(widget)
+
+    def detach_header(self) -> QWidget:
+        """The title and its buttons, to serve as the title bar of a panel."""
+        self._layout.removeWidget(self.header)
+        self.header.setObjectName("chartHead")
+        self.header.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self.header.setContentsMargins(10, 4, 4, 2)
+        self.setObjectName("chartBody")
+        self._layout.setContentsMargins(10, 0, 8, 4)
+        return self.header
+
+    # What is drawn
+
     def set_title(self, title: str) -> None:
         """Another title, translated."""
-        self._title_text = title
+        self.title_text = title
         self._title.setText(title)
         self.setAccessibleName(title)
 
     def set_x(self, column: str, label: str = "") -> None:
         """Draw over ``step``, ``elapsed`` or another column, whose translated ``label`` is then given."""
-        self._x = column
+        self.along = column
+        self.plot.layer.x = column
         self._bottom.durations = column == "elapsed"
         label = label or (_("time") if column == "elapsed" else _("step"))
         self._bottom.setLabel(label, **{"color": theme.current()["muted"], "font-size": "8pt"})
         self._bottom.picture = None
-        self.plot.enableAutoRange()
+        self._span, self._by_hand = None, False
+        self.plot.box.values_follow = True
 
-    def set_series(self, series: list[Series]) -> None:
+    def set_series(self, series: Sequence[Series]) -> None:
         """Which columns to draw; lines that stay keep their item."""
-        wanted = {one.column: one for one in series}
-        for column in [c for c in self._items if wanted.get(c) != self._series.get(c)]:
-            self.plot.removeItem(self._items.pop(column))
+        wanted = {one.id: one for one in series}
+        if wanted == self._series:
+            return
+        for name in [n for n in self._items if wanted.get(n) != self._series.get(n)]:
+            self.plot.removeItem(self._items.pop(name))
+            self._smooth.pop(name, None)
         self._series = wanted
-        for column, one in wanted.items():
-            if column not in self._items:
-                self._items[column] = self._make_item(one)
+        for name, one in wanted.items():
+            if name not in self._items:
+                self._items[name] = self._make_item(one)
+                self._items[name].setVisible(name not in self.options.hidden)
+
+    @property
+    def series(self) -> list[Series]:
+        return list(self._series.values())
 
     def _make_item(self, one: Series) -> pg.PlotDataItem:
         style = Qt.PenStyle.DashLine if one.dashed else Qt.PenStyle.SolidLine
-        dots = (
-            {"symbol": "o", "symbolSize": 6, "symbolBrush": one.colour, "symbolPen": None}
-            if one.points
-            else {}
-        )
-        item = pg.PlotDataItem(pen=pg.mkPen(one.colour, width=1, style=style), connect="finite", **dots)
-        self.plot.addItem(item)
+        item = pg.PlotDataItem(pen=pg.mkPen(one.colour, width=1, style=style), connect="finite")
+        self.plot.addItem(item, ignoreBounds=True)
         return item
 
-    def add_level(self, value: float, label: str, colour: str) -> pg.InfiniteLine:
-        """A horizontal line with a name, such as φ; returned so that it can be moved or hidden."""
+    def add_level(self, value: float, label: str, colour: str, *, in_view: bool = False) -> pg.InfiniteLine:
+        """A horizontal line with a name, such as φ; ``in_view``: the range of values always holds it."""
         line = pg.InfiniteLine(
             pos=value,
             angle=0,
@@ -169,7 +197,10 @@ class LineChart(QFrame):
             label=label,
             labelOpts={"position": 0.05, "color": colour, "anchors": [(0, 0), (0, 0)]},
         )
-        self.plot.addItem(line)
+        self.plot.addItem(line, ignoreBounds=True)
+        self._level_lines.append((value, label, colour))
+        if in_view:
+            self._levels.append(value)
         return line
 
     def set_note(self, text: str) -> None:
@@ -180,52 +211,256 @@ class LineChart(QFrame):
         """What stands in place of an empty chart, already translated."""
         self._empty.setText(text)
 
+    def set_marks(self, marks: Marks | None) -> None:
+        """Phases and marks to draw behind the lines."""
+        self.marks = self.plot.layer.marks = marks
+
     def draw(self, *tables: Columns) -> None:
         """Draw the series; each is taken from the first table that knows its column."""
-        parts: list[str] = []
-        anything = False
-        for column, one in self._series.items():
-            table = next((t for t in tables if column in t.names), None)
-            if table is None or not len(table):
-                self._items[column].setData([], [])
-                parts.append(self._reading(one, None))
-                continue
-            x, y = table.view(self._x), table.view(column)
-            if len(table) < len(y):
-                y = y[: len(table)]
+        found = {}
+        for name, one in self._series.items():
+            table = next((t for t in tables if one.column in t.names), None)
+            if table is not None:
+                found[name] = table
+        self.draw_from(found)
+
+    def draw_from(self, sources: dict[str, Columns]) -> None:
+        """Draw the series, each from its own table by `Series.id`."""
+        self._sources = {name: table for name, table in sources.items() if len(table)}
+        anything = any(
+            self._sources[name].has_any(one.column)
+            for name, one in self._series.items()
+            if name in self._sources
+        )
+        self._stack.setCurrentIndex(1 if anything else 0)
+        self.refresh()
+        self.drawn.emit()
+
+    def refresh(self) -> None:
+        """Draw again what was handed over last, as after zooming."""
+        if self.fits and not self._by_hand:
+            self._set_x_range(*(self._span or self._own_span()))
+        low, high = self.plot.box.viewRange()[0]
+        if not self.fits:
+            low, high = -np.inf, np.inf
+        parts: list[Values] = []
+        for name in self._series:
+            parts.append(self._draw_one(name, low, high))
+        if self.fits and self.plot.box.values_follow:
+            self._fit_values(np.concatenate(parts) if parts else np.empty(0))
+        self.plot.layer.update()
+        self._write_legend()
+
+    def _table(self, name: str) -> Columns | None:
+        """The table of a series: its source, or that smoothed."""
+        source = self._sources.get(name)
+        one = self._series[name]
+        if source is None or one.column not in source.names:
+            return None
+        decay = self.options.smoothing
+        if not decay or one.points or self.along not in {"step", "elapsed"}:
+            return source
+        held = self._smooth.get(name)
+        if held is None or held[0] is not source or held[1] != decay:
+            held = self._smooth[name] = (source, decay, Smoothed(source, one.column, decay))
+        return held[2].update()
+
+    def _draw_one(self, name: str, low: float, high: float) -> Values:
+        """Hand a line's visible part to its item; returns the values that are drawn."""
+        one, item = self._series[name], self._items[name]
+        table = self._table(name)
+        if table is None or name in self.options.hidden:
+            item.setData([], [])
+            return np.empty(0)
+        start, stop = rows_between(table, self.along, low, high)
+        start, stop = max(0, start - 1), min(len(table), stop + 1)
+        places = table.view(self.along)
+        buckets = max(64, int(self.plot.box.width()))
+        if stop - start <= 2 * buckets:
+            x, y = places[start:stop], table.view(one.column)[start:stop].astype(np.float64)
             if one.points:
                 known = np.isfinite(y)
                 x, y = x[known], y[known]
-            anything = anything or bool(np.isfinite(y).any())
-            self._items[column].setData(x, y)
-            parts.append(self._reading(one, table.last(column)))
-        self._legend.setText("&nbsp;&nbsp; ".join(parts + [html.escape(note) for note in self._notes]))
-        self._stack.setCurrentIndex(1 if anything else 0)
+        else:
+            found = table.reduce(one.column, start, stop, buckets)
+            x = np.repeat(places[found.first], 2)
+            y = np.stack([found.low, found.high], axis=1).reshape(-1).astype(np.float64)
+        if self.options.log:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                y = np.where(y > 0, np.log10(y), np.nan)
+        dots = one.points and len(x) <= MAX_DOTS
+        if dots:
+            item.setData(x, y, symbol="o", symbolSize=6, symbolBrush=one.colour, symbolPen=None)
+        else:
+            item.setData(x, y, symbol=None)
+        return y
 
-    def _reading(self, one: Series, value: float | None) -> str:
-        sign = "●" if one.points else "┄" if one.dashed else "━"
-        return (
-            f'<span style="white-space:nowrap"><span style="color:{one.colour}">{sign}</span>'
-            f"&nbsp;{_unbroken(one.label)}&nbsp;<b>{_unbroken(self._value_text(one, value))}</b></span>"
+    # Ranges
+
+    def extent(self) -> tuple[float, float] | None:
+        """The smallest and the largest x of all series; None without data."""
+        ends = [(float(t.view(self.along)[0]), float(t.view(self.along)[-1])) for t in self._sources.values()]
+        return (min(low for low, _h in ends), max(high for _l, high in ends)) if ends else None
+
+    def _own_span(self) -> tuple[float, float]:
+        extent = self.extent()
+        return grown_span(extent, self.plot.box.viewRange()[0]) if extent else (0.0, 1.0)
+
+    def show_span(self, low: float, high: float, *, by_hand: bool = False) -> None:
+        """Show x from ``low`` to ``high``; by hand, it stays there until `show_whole`."""
+        self._span, self._by_hand = (low, high), by_hand
+        self._set_x_range(low, high)
+        if by_hand:
+            self.refresh()
+
+    def show_whole(self) -> None:
+        """Follow the data again, in both directions."""
+        self._span, self._by_hand, self._zoomed = None, False, False
+        self.plot.box.values_follow = True
+        self.refresh()
+        self.whole.emit()
+
+    @property
+    def zoomed(self) -> bool:
+        """Whether a person has chosen what part is shown."""
+        return self._by_hand
+
+    def _set_x_range(self, low: float, high: float) -> None:
+        if self.plot.box.viewRange()[0] != [low, high]:
+            self._setting = True
+            self.plot.setXRange(low, high, padding=0)
+            self._setting = False
+
+    def _fit_values(self, values: Values) -> None:
+        found = (robust_range if self.options.robust else full_range)(values)
+        self._range_note = ""
+        if found is None:
+            return
+        low, high = found
+        if self._levels:
+            low, high = min(low, *self._levels), max(high, *self._levels)
+        outside = values[np.isfinite(values) & (values > high)]
+        if len(outside):
+            peak = float(outside.max())
+            text = format_value(10**peak if self.options.log else peak)
+            self._range_note = _("▲ up to %(value)s outside the range") % {"value": text}
+        # Scaled far enough that the range moves seldom: each move writes the axis anew.
+        room = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
+        now_low, now_high = self.plot.box.viewRange()[1]
+        fits = now_low <= low and high <= now_high and (now_high - now_low) <= 1.35 * (high - low)
+        if not fits or high == low:
+            self.plot.setYRange(low - room, high + room, padding=0)
+
+    def _on_hand(self, axes: Sequence[bool]) -> None:
+        if axes[1] and not axes[0]:
+            self.plot.box.values_follow = False
+        if axes[0]:
+            low, high = self.plot.box.viewRange()[0]
+            self._span, self._by_hand = (low, high), True
+            self.spanned.emit(low, high)
+        self.refresh()
+
+    def _on_x_range(self) -> None:
+        if not self._setting and self._by_hand and self.fits:
+            self._span = tuple(self.plot.box.viewRange()[0])
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        if self._sources:
+            self.refresh()
+
+    # Choices
+
+    def set_options(
+        self,
+        *,
+        smoothing: float | None = None,
+        log: bool | None = None,
+        robust: bool | None = None,
+        hidden: set[str] | None = None,
+    ) -> None:
+        """Change what is given, and draw again."""
+        if smoothing is not None and smoothing != self.options.smoothing:
+            self.options.smoothing = smoothing
+            self._smooth.clear()
+        if log is not None:
+            self.options.log = log
+            self.plot.getPlotItem().getAxis("left").setLogMode(log)
+            self.plot.box.values_follow = True
+        if robust is not None:
+            self.options.robust = robust
+        if hidden is not None:
+            self.options.hidden = hidden
+            for name, item in self._items.items():
+                item.setVisible(name not in hidden)
+        self.refresh()
+        self.options_changed.emit()
+
+    def take_options(self, held: dict[str, Any]) -> None:
+        """Options as a person left them; what is not understood is passed over."""
+        smoothing, hidden = held.get("smoothing"), held.get("hidden")
+        known = isinstance(smoothing, int | float) and 0 <= smoothing < 1
+        self.set_options(
+            smoothing=float(smoothing) if known and smoothing is not None else None,
+            log=bool(held.get("log")),
+            robust=bool(held.get("robust", True)),
+            hidden={str(name) for name in hidden} if isinstance(hidden, list) else None,
         )
 
-    def _value_text(self, one: Series, value: float | None) -> str:
-        """What stands behind a series' name: here its newest value."""
-        return format_value(value)
+    def toggle_series(self, name: str) -> None:
+        """Show a hidden line, or hide a shown one."""
+        self.set_options(hidden=self.options.hidden ^ {name})
 
+    # Cursor, region
 
-def link_x(charts: list[LineChart]) -> None:
-    """Zooming or moving one chart by hand shows the same steps in all of them.
+    def set_cursor(self, x: float | None) -> None:
+        """Show the readings at ``x`` in every legend; None shows the newest."""
+        self._cursor = x
+        self.plot.set_cursor(x)
+        self._write_legend()
 
-    pyqtgraph's own link aligns charts by their place on the screen, which is wrong for a grid.
-    """
+    def set_region(self, region: tuple[float, float] | None) -> None:
+        """Mark a part of the horizontal axis; None takes the mark away."""
+        if self._region is None:
+            if region is None:
+                return
+            colour = theme.current().colour("accent")
+            colour.setAlpha(40)
+            self._region = pg.LinearRegionItem(brush=colour, hoverBrush=colour)
+            self._region.setZValue(-10)
+            self._region.sigRegionChanged.connect(self._on_region)
+            self.plot.addItem(self._region, ignoreBounds=True)
+        self._region.setVisible(region is not None)
+        if region is not None and tuple(self._region.getRegion()) != region:
+            self._region.blockSignals(True)
+            self._region.setRegion(region)
+            self._region.blockSignals(False)
 
-    def follow(source: LineChart) -> None:
-        low, high = source.plot.getViewBox().viewRange()[0]
-        for chart in charts:
-            if chart is not source:
-                chart.plot.setXRange(low, high, padding=0)
+    def _on_region(self) -> None:
+        assert self._region is not None
+        low, high = self._region.getRegion()
+        self.region_moved.emit(low, high)
 
-    for chart in charts:
-        chart.plot.getViewBox().sigRangeChangedManually.connect(lambda *_args, c=chart: follow(c))
-        chart.plot.whole.connect(lambda: [other.plot.enableAutoRange() for other in charts])
+    def statistics(self, low: float, high: float) -> list[Statistics]:
+        """Figures of each shown series between two places, unsmoothed."""
+        return [
+            statistics(one.label, self._sources[name], one.column, self.along, low, high)
+            for name, one in self._series.items()
+            if name in self._sources and name not in self.options.hidden
+        ]
+
+    def sources(self) -> dict[str, Columns]:
+        """The tables that the series come from, by `Series.id`."""
+        return dict(self._sources)
+
+    def levels(self) -> list[tuple[float, str, str]]:
+        """The horizontal lines: value, name and colour of each."""
+        return list(self._level_lines)
+
+    def shown_tables(self) -> list[tuple[Series, Columns]]:
+        """Each shown series with its unsmoothed table."""
+        return [
+            (one, self._sources[name])
+            for name, one in self._series.items()
+            if name in self._sources and name not in self.options.hidden
+        ]

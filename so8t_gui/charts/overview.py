@@ -1,24 +1,27 @@
-"""The charts that are watched during a run."""
+"""The charts that are watched during a run, as panels that can be moved, hidden and made to float."""
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from collections.abc import Callable, Iterator
+
+from PySide6.QtWidgets import QWidget
 
 from so8t_engine.i18n import _
 from so8t_gui import theme
+from so8t_gui.charts.board import ChartBoard
 from so8t_gui.charts.gate_panel import make_alpha_chart, update_alpha_chart
-from so8t_gui.charts.line_chart import LineChart, Series, link_x
+from so8t_gui.charts.line_chart import LineChart, Series
+from so8t_gui.models.marks import Kind
 from so8t_gui.models.names import TERMS, shown
 from so8t_gui.models.run_model import EVAL, TERM, RunModel
+from so8t_gui.preferences import Preferences
 
 
-class OverviewBoard(QWidget):
+class OverviewBoard(ChartBoard):
     """Loss and its terms, α, learning rate, gradient norm, speed and memory, on one horizontal axis."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        colours = theme.current()
-        s = colours.series
+    def __init__(self, preferences: Preferences | None = None, parent: QWidget | None = None) -> None:
+        s = theme.current().series
         self.loss = LineChart(_("Loss"))
         self.loss.set_series(
             [
@@ -29,90 +32,62 @@ class OverviewBoard(QWidget):
         )
         self.terms = LineChart(_("Loss terms (weighted)"))
         self.alpha = make_alpha_chart()
-        self.rate = LineChart(_("Learning rate"))
+        self.step_time = LineChart(_("Step time (s)"))
+        self.step_time.set_series([Series("step_s", _("seconds a step"), s[4])])
+        self.rate = LineChart(_("Learning rate"), robust=False)
         self.rate.set_series([Series("lr", "LoRA", s[2])])
         self.norm = LineChart(_("Gradient norm"))
         self.norm.set_series([Series("grad_norm", _("before clipping"), s[3])])
         self.speed = LineChart(_("Speed (tokens/s)"))
         self.speed.set_series([Series("tokens_per_s", _("tokens/s"), s[5])])
-        self.memory = LineChart(_("Memory (GiB)"))
-        self.charts = [
-            self.loss,
-            self.terms,
-            self.alpha,
-            self.rate,
-            self.norm,
-            self.speed,
-            self.memory,
+        self.memory = LineChart(_("Memory (GiB)"), robust=False)
+        rows: list[dict[str, LineChart]] = [
+            {"loss": self.loss, "terms": self.terms, "alpha": self.alpha, "step_time": self.step_time},
+            {"rate": self.rate, "norm": self.norm, "speed": self.speed, "memory": self.memory},
         ]
-        grid = QGridLayout()
-        grid.setSpacing(8)
-        for chart, (row, column, width) in zip(
-            self.charts,
-            [(0, 0, 4), (0, 4, 4), (0, 8, 4), (1, 0, 3), (1, 3, 3), (1, 6, 3), (1, 9, 3)],
-            strict=True,
-        ):
-            grid.addWidget(chart, row, column, 1, width)
-        for column in range(12):
-            grid.setColumnStretch(column, 1)
-        grid.setRowStretch(0, 6)
-        grid.setRowStretch(1, 5)
-        link_x(self.charts)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 6, 0, 0)
-        layout.setSpacing(6)
-        layout.addLayout(self._header())
-        layout.addLayout(grid, 1)
+        super().__init__("training", rows, preferences, parent)
 
-    def _header(self) -> QHBoxLayout:
-        self.axis = QComboBox()
-        self.axis.addItem(_("Steps"), "step")
-        self.axis.addItem(_("Working time"), "elapsed")
-        self.axis.setAccessibleName(_("Horizontal axis"))
-        self.axis.setToolTip(_("What the charts run over. Pauses are left out of the working time."))
-        self.axis.currentIndexChanged.connect(self._change_axis)
-        label = QLabel(_("&Horizontal axis"))
-        label.setBuddy(self.axis)
-        self.reset = QPushButton(_("Show everything"))
-        self.reset.setToolTip(_("Undo zooming and moving in every chart; they follow the run again."))
-        self.reset.clicked.connect(self.show_everything)
-        row = QHBoxLayout()
-        row.addWidget(label)
-        row.addWidget(self.axis)
-        row.addStretch(1)
-        row.addWidget(self.reset)
-        return row
-
-    def _change_axis(self) -> None:
+    def parts(self, model: RunModel) -> Iterator[Callable[[], None]]:
+        """What has to be drawn, piece by piece: the window stays awake between them."""
+        self.model = model
+        yield self._fit
         for chart in self.charts:
-            chart.set_x(self.axis.currentData())
-        if self._model is not None:
-            self.draw(self._model)
-
-    _model: RunModel | None = None
-
-    def show_everything(self) -> None:
-        """Follow the whole run in every chart."""
-        for chart in self.charts:
-            chart.plot.enableAutoRange()
+            dock = self.docks[chart]
+            if dock.isHidden():
+                continue
+            chart.set_marks(model.marks)
+            yield lambda chart=chart: self._draw_chart(chart, model)  # type: ignore[misc]
 
     def draw(self, model: RunModel) -> None:
-        """Draw what the model holds."""
-        self._model = model
-        s = theme.current().series
-        self.loss.draw(model.steps, model.evaluation)
-        self.terms.set_series(
-            [
-                Series(TERM + name, shown(name, TERMS), s[i % len(s)])
-                for i, name in enumerate(model.term_names)
-            ]
-        )
-        self.terms.draw(model.steps)
-        update_alpha_chart(self.alpha, model)
-        self.rate.draw(model.steps)
-        self.norm.draw(model.steps)
-        self.speed.draw(model.steps)
-        self._draw_memory(model)
+        """Draw what the model holds, at once."""
+        for part in self.parts(model):
+            part()
+
+    def _fit(self) -> None:
+        if self.model is not None:
+            model = self.model
+            self.link.fit((model.steps, model.gate, model.memory, model.evaluation), self.axis.currentData())
+
+    def _draw_chart(self, chart: LineChart, model: RunModel) -> None:
+        if chart is self.loss:
+            bad = model.marks.count(Kind.NAN)
+            chart.set_note(_("no finite loss in %(count)d steps") % {"count": bad} if bad else "")
+            chart.draw(model.steps, model.evaluation)
+        elif chart is self.terms:
+            s = theme.current().series
+            chart.set_series(
+                [
+                    Series(TERM + name, shown(name, TERMS), s[i % len(s)])
+                    for i, name in enumerate(model.term_names)
+                ]
+            )
+            chart.draw(model.steps)
+        elif chart is self.alpha:
+            update_alpha_chart(chart, model)
+        elif chart is self.memory:
+            self._draw_memory(model)
+        else:
+            chart.draw(model.steps)
 
     def _draw_memory(self, model: RunModel) -> None:
         s = theme.current().series

@@ -18,6 +18,7 @@ from PySide6.QtWidgets import (
 
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
+from so8t_engine.safe_paths import inside
 from so8t_gui import theme
 from so8t_gui.charts.line_chart import MISSING_TEXT, LineChart, Series
 from so8t_gui.charts.matrix_view import MatrixView
@@ -164,7 +165,11 @@ class RotationPanel(QFrame):
         self.values["max"].setText(f"{event.commutator_max:.4f}")
         self.values["orthogonality"].setText(f"{event.orthogonality:.1e}")
         self.values["det"].setText(f"{max(abs(event.det_min - 1), abs(event.det_max - 1)):.1e}")
-        self._load(self._folder / event.file if event.file else None)
+        try:
+            # The name comes from the run's events, and the run perhaps from a stranger.
+            self._load(inside(self._folder, event.file) if event.file else None)
+        except SO8TError as error:
+            self._loaded, self._blocks, self._reason = None, None, error.sentence
         self._show_block()
 
     def _load(self, path: Path | None) -> None:

@@ -32,6 +32,8 @@ STALE_OPACITY = 0.3
 class PreviewChart(LineChart):
     """A chart that is looked at and not moved: the wheel scrolls the page it stands on."""
 
+    fits = False
+
     def __init__(self, title: str, lines: int) -> None:
         super().__init__(title)
         self.setObjectName("preview")  # no frame: it stands in a card already
@@ -73,7 +75,7 @@ class PreviewChart(LineChart):
         words = self._legend.heightForWidth(max(self.width(), 1))
         self._legend.setFixedHeight(words)
         margins = self._layout.contentsMargins()
-        parts = self._title.sizeHint().height() + words + self.plot.height() + 2 * self._layout.spacing()
+        parts = self.header.sizeHint().height() + words + self.plot.height() + 2 * self._layout.spacing()
         self.setFixedHeight(parts + margins.top() + margins.bottom())
 
     def set_span(self, first: int, last: int) -> None:
@@ -127,6 +129,8 @@ class SchedulePreview(Card):
     def show_config(self, config: Config, rows: int | None) -> None:
         """Draw the plan of ``config``; ``rows`` are its training rows where they are known."""
         limited = config.training.max_steps is not None
+        if config.training.packing:
+            rows = None  # how many share a pass is known once they have been read
         total = planned_steps(config, rows or 1) if limited or rows is not None else None
         wanted = (config.so8t, config.training, total)
         if wanted != self._shown:

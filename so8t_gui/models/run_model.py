@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,6 +28,7 @@ from so8t_engine.training.states import ENDED, LIVE, STATE_NAMES, State
 from so8t_gui.models.buffers import Columns
 from so8t_gui.models.clock import RunClock
 from so8t_gui.models.log import Level, RunLog
+from so8t_gui.models.marks import Kind, Marks
 from so8t_gui.models.names import FACTS, SPLITS, fact_value, shown
 
 TERM = "term."
@@ -50,11 +52,12 @@ class RunModel:
         self.state = State.IDLE
         self.reason = ""
         self.first_time: float | None = None
-        self.steps = Columns()
-        self.gate = Columns()
-        self.rotation = Columns()
-        self.memory = Columns()
-        self.evaluation = Columns()
+        self.steps = Columns(single=True)
+        self.gate = Columns(single=True)
+        self.rotation = Columns(single=True)
+        self.memory = Columns(single=True)
+        self.evaluation = Columns(single=True)
+        self.marks = Marks()
         self.last_step: StepEvent | None = None
         self.last_gate: GateEvent | None = None
         self.last_memory: MemoryEvent | None = None
@@ -119,6 +122,8 @@ class RunModel:
                 }
                 self.log.add(event.time, Level.DETAIL, f"{text}\n{event.text}")
             case WarningEvent():
+                if event.kind == "oom":
+                    self._mark(Kind.MEMORY, event)
                 self.log.add(event.time, Level.WARNING, f"{event.sentence} {event.mend}".strip())
             case ErrorEvent():
                 self.last_error = event
@@ -144,6 +149,8 @@ class RunModel:
             self.last_error = None
         if event.to is State.RUNNING:
             self.progress = None
+        if event.to is State.PAUSED:
+            self._mark(Kind.PAUSE, event)
         text = _("State: %(state)s") % {"state": _(STATE_NAMES[event.to])}
         level = Level.ERROR if event.to is State.FAILED else Level.INFO
         self.log.add(event.time, level, f"{text} ({event.reason})" if event.reason else text)
@@ -151,21 +158,32 @@ class RunModel:
     def _elapsed(self, event: Event) -> float:
         return self.clock.elapsed(event.time)
 
+    def _mark(self, kind: Kind, event: Event, step: int | None = None) -> None:
+        place = step if step is not None else self.last_step.step if self.last_step is not None else 0
+        self.marks.add(kind, place, self._elapsed(event))
+
     def _rewind(self, step: int) -> None:
         """Forget what an earlier life of the run did from ``step`` on: it is being walked again."""
         for columns in (self.steps, self.gate, self.rotation, self.memory, self.evaluation):
             columns.truncate_from(step)
+        self.marks.rewind(step)
         self.snapshots = [s for s in self.snapshots if s.step < step]
         self.evaluations = [e for e in self.evaluations if e.step < step]
         if self.converged_at is not None and self.converged_at >= step:
             self.converged_at = None
 
+    def rewind_before(self, step: int) -> None:
+        """Step ``step`` comes next: where it was walked before, that is forgotten."""
+        if self.last_step is not None and step <= self.last_step.step:
+            self._rewind(step)
+
     def _on_step(self, event: StepEvent) -> None:
-        if self.last_step is not None and event.step <= self.last_step.step:
-            self._rewind(event.step)
+        self.rewind_before(event.step)
         self.last_step = event
         self.progress = None
         self.clock.on_step(event.step_s)
+        if not math.isfinite(event.loss):
+            self._mark(Kind.NAN, event, event.step)
         self.steps.append(
             {
                 "step": event.step,
@@ -181,13 +199,8 @@ class RunModel:
 
     def _on_gate(self, event: GateEvent) -> None:
         self.last_gate = event
-        if event.source == "learned" and event.converged_at is not None and self.converged_at is None:
-            self.converged_at = event.converged_at
-            self.log.add(
-                event.time,
-                Level.INFO,
-                self.convergence_sentence(),
-            )
+        self.note_arrival(event)
+        self.marks.enter(event.phase, event.step, self._elapsed(event))
         self.gate.append(
             {
                 "step": event.step,
@@ -195,8 +208,15 @@ class RunModel:
                 "alpha": event.alpha,
                 "target": event.target,
                 "g": event.g,
+                "distance": abs(event.alpha - event.final_target),
             }
         )
+
+    def note_arrival(self, event: GateEvent) -> None:
+        """Say once that a learned α has arrived."""
+        if event.source == "learned" and event.converged_at is not None and self.converged_at is None:
+            self.converged_at = event.converged_at
+            self.log.add(event.time, Level.INFO, self.convergence_sentence())
 
     def convergence_sentence(self) -> str:
         """What may be announced once a learned α has arrived; empty before."""
@@ -257,6 +277,7 @@ class RunModel:
 
     def _on_checkpoint(self, event: CheckpointEvent) -> None:
         self.checkpoints.append(event)
+        self._mark(Kind.CHECKPOINT, event, event.step)
         self.log.add(
             event.time,
             Level.INFO,

@@ -27,6 +27,7 @@ from so8t_gui import theme
 from so8t_gui.history_loader import FolderScan, RunLoader
 from so8t_gui.models.history import RunSummary
 from so8t_gui.models.run_model import RunModel
+from so8t_gui.preferences import Preferences
 from so8t_gui.widgets.message_bar import MessageBar
 from so8t_gui.widgets.run_view import RunView
 
@@ -108,8 +109,11 @@ class HistoryPage(QWidget):
     attach_asked = Signal(object)
     resume_asked = Signal(object)
 
-    def __init__(self, folder: Path, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, folder: Path, preferences: Preferences | None = None, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
+        self._preferences = preferences
         self._folder = folder
         self._threads: set[QThread] = set()
         self._opened: Path | None = None
@@ -206,7 +210,7 @@ class HistoryPage(QWidget):
     def view(self) -> RunView:
         """The view of the opened run; made when it is first wanted, for the window to open quickly."""
         if self._view is None:
-            self._view = RunView()
+            self._view = RunView(self._preferences)
             self._detail_layout.addWidget(self._view, 1)
         return self._view
 

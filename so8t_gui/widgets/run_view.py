@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +29,25 @@ from so8t_gui.charts.overview import OverviewBoard
 from so8t_gui.charts.rotation_panel import RotationPanel
 from so8t_gui.models.names import FACTS, fact_value, shown
 from so8t_gui.models.run_model import RunModel
+from so8t_gui.preferences import Preferences
 from so8t_gui.widgets.log_pane import LogPane
 
 REDRAW_MS = 50
+#: Between two pieces of one redrawing: the window hears keys and the pointer there.
+PIECE_MS = 4
 
 
 class RunView(QWidget):
     """Draws a `RunModel` at most twenty times a second, only what is visible, only when it changed."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, preferences: Preferences | None = None, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._once_more = False
         self.model = RunModel()
         self.folder: Path | None = None
         self.redraws = 0
-        self.overview = OverviewBoard()
-        self.gate = GatePanel()
-        self.rotations = RotationPanel()
-        self.evaluation = EvaluationPanel()
+        self.overview = OverviewBoard(preferences)
         self.facts = QTableWidget(0, 2)
         self.facts.setAccessibleName(_("Facts about the run"))
         self.facts.setHorizontalHeaderLabels([_("Fact"), _("Value")])
@@ -52,12 +57,13 @@ class RunView(QWidget):
         self.facts.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.facts.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
         self.facts.horizontalHeader().setStretchLastSection(True)
-        so8t = QWidget()
-        layout = QHBoxLayout(so8t)
-        layout.setContentsMargins(0, 8, 0, 0)
-        layout.setSpacing(8)
-        layout.addWidget(self.gate, 2)
-        layout.addWidget(self.rotations, 3)
+        self._so8t, self._evaluation = QWidget(), QWidget()
+        for holder, layout in (
+            (self._so8t, QHBoxLayout(self._so8t)),
+            (self._evaluation, QVBoxLayout(self._evaluation)),
+        ):
+            layout.setContentsMargins(0, 8 if holder is self._so8t else 0, 0, 0)
+            layout.setSpacing(8)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.setAccessibleName(_("Views of the run"))
@@ -65,8 +71,8 @@ class RunView(QWidget):
         self.tabs.tabBar().setDrawBase(False)
         for widget, title in (
             (self.overview, _("Training")),
-            (so8t, _("Gate and rotations")),
-            (self.evaluation, _("Evaluation")),
+            (self._so8t, _("Gate and rotations")),
+            (self._evaluation, _("Evaluation")),
             (self.facts, _("Facts")),
         ):
             self.tabs.addTab(widget, title)
@@ -85,7 +91,34 @@ class RunView(QWidget):
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(REDRAW_MS)
-        self._timer.timeout.connect(self._redraw)
+        self._timer.timeout.connect(self._draw_piece)
+
+    @cached_property
+    def gate(self) -> GatePanel:
+        """Built when its tab is first looked at, as the others are: the window opens sooner."""
+        panel = GatePanel()
+        layout = self._so8t.layout()
+        assert isinstance(layout, QHBoxLayout)
+        layout.insertWidget(0, panel, 2)
+        return panel
+
+    @cached_property
+    def rotations(self) -> RotationPanel:
+        """R_safe, R_cmd and M."""
+        panel = RotationPanel()
+        layout = self._so8t.layout()
+        assert isinstance(layout, QHBoxLayout)
+        layout.addWidget(panel, 3)
+        return panel
+
+    @cached_property
+    def evaluation(self) -> EvaluationPanel:
+        """What was measured on held-out rows."""
+        panel = EvaluationPanel()
+        layout = self._evaluation.layout()
+        assert layout is not None
+        layout.addWidget(panel)
+        return panel
 
     def bind(self, model: RunModel, folder: Path | None) -> None:
         """Show another run."""
@@ -94,28 +127,52 @@ class RunView(QWidget):
 
     def poke(self) -> None:
         """New data came; draw soon."""
-        if not self._timer.isActive() and self.isVisible():
-            self._timer.start()
+        if self._waiting:
+            # Pieces of this redrawing may be drawn already without what has come now.
+            self._once_more = True
+        elif not self._timer.isActive() and self.isVisible():
+            self._timer.start(REDRAW_MS)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self._redraw()
 
     def _redraw(self) -> None:
+        """Draw everything that is visible, at once."""
         if not self.isVisible():
             return
+        self._waiting.clear()
         self.redraws += 1
+        for part in self._parts():
+            part()
+
+    def _draw_piece(self) -> None:
+        """Draw the next piece; the last one ends the redrawing."""
+        if not self.isVisible():
+            self._waiting.clear()
+            return
+        if not self._waiting:
+            self.redraws += 1
+            self._waiting.extend(self._parts())
+        self._waiting.popleft()()
+        if self._waiting:
+            self._timer.start(PIECE_MS)
+        elif self._once_more:
+            self._once_more = False
+            self._timer.start(REDRAW_MS)
+
+    def _parts(self) -> Iterator[Callable[[], None]]:
         index = self.tabs.currentIndex()
         if index == 0:
-            self.overview.draw(self.model)
+            yield from self.overview.parts(self.model)
         elif index == 1:
-            self.gate.draw(self.model)
-            self.rotations.draw(self.model, self.folder)
+            yield lambda: self.gate.draw(self.model)
+            yield lambda: self.rotations.draw(self.model, self.folder)
         elif index == 2:
-            self.evaluation.draw(self.model)
+            yield lambda: self.evaluation.draw(self.model)
         else:
-            self._draw_facts()
-        self.log.draw(self.model.log)
+            yield self._draw_facts
+        yield lambda: self.log.draw(self.model.log)
 
     def _draw_facts(self) -> None:
         facts = self.model.facts
@@ -131,7 +188,7 @@ class RunView(QWidget):
         return {
             "tab": self.tabs.currentIndex(),
             "axis": self.overview.axis.currentIndex(),
-            "block": self.rotations.block.value(),
+            "block": self.rotations.block.value() if "rotations" in self.__dict__ else 0,
             "level": self.log.level.currentIndex(),
             "splitter": self.splitter.sizes(),
         }
@@ -143,5 +200,6 @@ class RunView(QWidget):
         self.log.level.setCurrentIndex(state["level"])
         self.splitter.setSizes(state["splitter"])
         self._redraw()
-        self.rotations.draw(self.model, self.folder)
-        self.rotations.block.setValue(state["block"])
+        if state["block"]:
+            self.rotations.draw(self.model, self.folder)
+            self.rotations.block.setValue(state["block"])

@@ -21,11 +21,11 @@ from torch import Tensor
 from so8t_engine.config import Config
 from so8t_engine.model.so8t_model import LossReport, SO8TModel
 from so8t_engine.training.checkpoint import checkpoints
+from so8t_engine.training.checkpoint_state import WEIGHTS
 from so8t_engine.training.events import ErrorEvent, EvaluationEvent, Event, StepEvent, WarningEvent
 from so8t_engine.training.recovery import cut
 from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
-from so8t_engine.training.trainer import WEIGHTS
 
 Make = Callable[..., Config]
 CASES = int(os.environ.get("SO8T_OOM_CASES", "4"))
@@ -102,6 +102,21 @@ def test_a_step_that_does_not_fit_is_repeated_and_learns_the_same(tiny_config: M
             # Sums in another order; AdamW's first steps make whole steps of near-zero gradients' rounding.
             difference = (tensor - weights[name]).abs()
             assert float(difference.mean()) <= 1e-4 + 1e-2 * float(weights[name].abs().mean()), name
+
+
+def test_packed_rows_that_do_not_fit_are_computed_fewer_at_a_time(tiny_config: Make, tmp_path: Path) -> None:
+    config = _config(tiny_config, training={"packing": True})
+    _status, events, _weights = _train(config, tmp_path / "undisturbed")
+    wanted = [event.raw for event in events if isinstance(event, StepEvent)]
+    with failing_allocator(lambda number, rows: "backward" if number > 2 and rows > 2 else None) as passes:
+        status, found, _learned = _train(config, tmp_path / "failing")
+    assert status == 0
+    assert max(passes[:2]) > 2
+    assert [event.kind for event in found if isinstance(event, WarningEvent)].count("oom") >= 1
+    losses = [event.raw for event in found if isinstance(event, StepEvent)]
+    assert len(losses) == len(wanted) == STEPS
+    for step, other in zip(losses, wanted, strict=True):
+        assert step == pytest.approx(other, rel=2e-4, abs=1e-6)
 
 
 def test_other_savings_follow_when_single_rows_do_not_fit(tiny_config: Make, tmp_path: Path) -> None:

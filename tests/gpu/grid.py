@@ -1,10 +1,12 @@
 """Predicted against measured memory over a grid of configurations, on an NVIDIA card.
 
-``python tests/gpu/grid.py run --minutes 8 --jobs 4`` measures what is not yet in ``grid_results.jsonl``
-(repeat it until all is done), each configuration in a process of its own by the engine's own probe, with
-random weights in the shapes of published models. ``python tests/gpu/grid.py report`` compares with the
-estimate as it is now: half of the configurations (by a hash of their name) may be used to calibrate the
-constants, the other half is held out.
+``PYTHONPATH=. python tests/gpu/grid.py run --minutes 8`` measures what is not yet in ``grid_results.jsonl``
+(repeat it until all is done): one process, the frozen base with random weights made on the card and shared
+by the configurations of its shape and quantisation, each run by the engine's own trainer. Configurations
+near the cap are run once more with the allocator capped, to see whether they fit.
+``report`` compares with the estimate as it is now: half of the configurations (by a hash of their name) may
+be used to calibrate constants, the other half is held out. ``own NAME`` measures one configuration by
+``so8t probe`` in a process of its own, from weights on disk, to check the shared process against.
 """
 
 from __future__ import annotations
@@ -15,75 +17,106 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from so8t_engine.benchmark.random_base import SHAPES
 from so8t_engine.config import Config
-from so8t_engine.memory.budget import estimate
+from so8t_engine.memory.allocator import prefer_expandable_segments
 from so8t_engine.memory.fit import with_changes
 from so8t_engine.paths import resources_dir
 
 RESULTS = Path(__file__).with_name("grid_results.jsonl")
+CAP_GIB = 7.2
 Settings = dict[str, Any]
+#: Keys of a grid entry that are no settings.
+OWN = ("shape", "evaluation")
 
-#: Shapes from the models' config.json on the Hub; the weights are random.
-SHAPES: dict[str, Settings] = {
-    "phi35": {
-        "model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
-        "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064,
-        "tie_word_embeddings": False,
-        "max_position_embeddings": 131072, "original_max_position_embeddings": 131072,
-        "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0,
-    },
-    "llama32_1b": {
-        "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
-        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256,
-        "tie_word_embeddings": True, "max_position_embeddings": 131072,
-    },
-    "qwen25_15b": {
-        "model_type": "qwen2", "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
-        "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936,
-        "tie_word_embeddings": True,
-        "max_position_embeddings": 32768,
-    },
-}  # fmt: skip
+OFF = {"training.gradient_checkpointing": False, "memory.layers": "plain"}
+PLAIN = {"memory.layers": "plain"}
+OFFLOADED = {"memory.offload_activations": True}
+FULL = {"memory.loss_path": "full"}
 
 
 def grid() -> dict[str, Settings]:
-    """Name → settings that differ from the preset for 8 GB; ``shape`` is taken out before use."""
+    """Name → settings that differ from the preset for 8 GB, with `OWN` keys among them."""
     found: dict[str, Settings] = {}
 
-    def add(shape: str, kind: str, length: int, **more: Any) -> None:  # noqa: ANN401
-        settings = {"shape": shape, "model.quantization": kind, "data.max_length": length} | more
-        name = "-".join([shape, kind, str(length), *(f"{k.rpartition('.')[2]}={v}" for k, v in more.items())])
-        found[name] = settings
+    def add(shape: str, kind: str, length: int, *parts: Settings, **more: Any) -> None:  # noqa: ANN401
+        settings: Settings = {"shape": shape, "model.quantization": kind, "data.max_length": length}
+        changes: Settings = {}
+        for part in (*parts, {key.replace("__", "."): value for key, value in more.items()}):
+            changes |= part
+        short = "-".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in changes.items())
+        found["-".join(filter(None, (shape, kind, str(length), short)))] = settings | changes
 
     for kind, length in itertools.product(("nf4", "int8"), (256, 512, 1024, 2048, 4096, 8192)):
         add("phi35", kind, length)
-    for length, batch in itertools.product((256, 512, 1024, 2048), (2, 4, 8)):
-        add("phi35", "nf4", length, **{"training.batch_size": batch})
+    for length in (16384, 32768):
+        add("phi35", "nf4", length, training__accumulation=1)
+        add("phi35", "nf4", length, OFFLOADED, training__accumulation=1)
+    for kind, length in (("nf4", 2048), ("nf4", 8192), ("int8", 4096)):
+        add("phi35", kind, length, OFFLOADED)
+    for length, batch in ((256, 2), (256, 8), (512, 4), (1024, 2), (1024, 8), (2048, 2), (2048, 4)):
+        add("phi35", "nf4", length, training__batch_size=batch)
+    add("phi35", "int8", 1024, training__batch_size=4)
     for rank, kind in itertools.product((4, 64, 128), ("nf4", "int8")):
-        add("phi35", kind, 1024, **{"lora.r": rank})
+        add("phi35", kind, 1024, lora__r=rank)
+    add("phi35", "nf4", 2048, lora__dropout=0.0)
+    add("phi35", "nf4", 1024, lora__targets=["o_proj", "down_proj"])
     for length in (256, 512, 1024, 2048):
-        add("phi35", "nf4", length, **{"training.gradient_checkpointing": False})
-    for optimizer, length in itertools.product(("adamw_8bit", "adamw"), (512, 2048)):
-        add("phi35", "nf4", length, **{"training.optimizer": optimizer})
-    for chunk, length in itertools.product((64, 1024, 65536), (2048, 8192)):
-        add("phi35", "nf4", length, **{"memory.loss_chunk": chunk})
-    for layers in ([0], [8, 16, 24], list(range(32))):
-        add("phi35", "nf4", 2048, **{"so8t.gate_layers": layers})
+        add("phi35", "nf4", length, OFF)
+    for kind, length in (("nf4", 512), ("nf4", 2048), ("int8", 2048)):
+        add("phi35", kind, length, training__gradient_checkpointing=False)
+    add("phi35", "nf4", 2048, memory__kept_layers=8)
+    for kind, length in (("nf4", 512), ("nf4", 2048), ("int8", 2048), ("nf4", 4096)):
+        add("phi35", kind, length, PLAIN)
+    for length in (512, 2048, 4096, 8192):
+        add("phi35", "nf4", length, FULL)
+    for chunk, length in ((64, 2048), (1024, 2048), (1024, 8192)):
+        add("phi35", "nf4", length, memory__loss_chunk=chunk)
+    for tile in (512, 4096):
+        add("phi35", "nf4", 4096, memory__mlp_tile=tile)
+    for optimizer, rank in itertools.product(("adamw_8bit", "adamw"), (16, 128)):
+        add("phi35", "nf4", 512, training__optimizer=optimizer, lora__r=rank)
+    for layers, site in (([16], "mlp"), ([8, 16, 24], "attention"), (list(range(32)), "mlp")):
+        add("phi35", "nf4", 2048, so8t__gate_layers=layers, so8t__gate_site=site)
+    add("phi35", "nf4", 2048, so8t__gate_layers=[16], so8t__gate_final=False)
+    for length in (512, 4096):
+        add("phi35", "nf4", length, evaluation=False)
+    add("phi35", "nf4", 2048, model__double_quant=False)
+    add("phi35", "nf4", 1024, training__accumulation=1)
     for shape, kind, length in itertools.product(
         ("llama32_1b", "qwen25_15b"), ("nf4", "int8"), (512, 2048, 8192)
     ):
         add(shape, kind, length)
-    for shape, batch in itertools.product(("llama32_1b", "qwen25_15b"), (2, 8)):
-        add(shape, "nf4", 1024, **{"training.batch_size": batch})
+    for shape in ("llama32_1b", "qwen25_15b"):
+        add(shape, "nf4", 1024, training__batch_size=8)
+        add(shape, "nf4", 2048, FULL)
+        add(shape, "nf4", 1024, OFF)
     return found
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return f"{len(value)}x" if len(value) > 3 else "+".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def tiny_grid() -> dict[str, Settings]:
+    """A few small configurations that run anywhere, to try the grid itself."""
+    return {
+        f"tiny-none-{length}-batch={batch}": {
+            "shape": "tiny", "model.quantization": "none", "data.max_length": length,
+            "training.batch_size": batch,
+        }
+        for length, batch in ((64, 1), (64, 2))
+    }  # fmt: skip
 
 
 def held_out(name: str) -> bool:
@@ -91,27 +124,149 @@ def held_out(name: str) -> bool:
     return hashlib.sha256(name.encode()).digest()[0] % 2 == 0
 
 
-def make_model(shape: str, folder: Path) -> None:
-    """Random bf16 weights of a shape, with the embedded tokenizer."""
+def write_config(shape: str, cache: Path) -> Path:
+    """A folder with the shape's config.json, which is all that the estimate reads."""
+    folder = cache / shape
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "config.json").exists():
+        (folder / "config.json").write_text(json.dumps(SHAPES[shape]), encoding="utf-8")
+    return folder
+
+
+def configuration(settings: Settings, cache: Path, device: str = "cuda") -> Config:
+    """The run's configuration on this machine. Raises `ValueError` for a setting that does not exist."""
+    changes = {key: value for key, value in settings.items() if key not in OWN}
+    places = {
+        "model.path": str(write_config(settings["shape"], cache)), "model.device": device,
+        "memory.limit_gib": 1000.0, "memory.cap_allocator": False, "training.accumulation": 2,
+        "training.max_steps": 2, "checkpoints.every_minutes": None,
+    }  # fmt: skip
+    return with_changes(Config(), places | changes)
+
+
+def supported(settings: Settings, cache: Path) -> bool:
+    """Whether this version of the program knows all of the entry's settings and values."""
+    try:
+        configuration(settings, cache)
+    except ValueError:
+        return False
+    return True
+
+
+def done(results: Path) -> dict[str, Settings]:
+    """What is measured already; later lines add to earlier ones of the same name."""
+    found: dict[str, Settings] = {}
+    if results.exists():
+        for line in results.read_text(encoding="utf-8").splitlines():
+            if line.strip():
+                record = json.loads(line)
+                found[record["name"]] = found.get(record["name"], {}) | record
+    return found
+
+
+def reserved(record: Settings) -> int:
+    """The largest phase's peak of what the allocator reserved."""
+    return max(int(phase.get("reserved", 0)) for phase in record["phases"].values())
+
+
+def _order(item: tuple[str, Settings]) -> tuple[str, str, bool, int]:
+    """Configurations of one base together, short ones first."""
+    settings = item[1]
+    return (
+        settings["shape"], settings["model.quantization"], settings.get("model.double_quant", True),
+        settings["data.max_length"],
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure what is missing, until it is done or the time is up."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from so8t_engine.benchmark.random_base import SharedBase
+    from so8t_engine.memory.nvml import read_memory
+    from tests.gpu.grid_measure import environment, measure
+
+    begun = time.monotonic()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = tiny_grid() if arguments.tiny else grid()
+    wanted = {name: settings for name, settings in wanted.items() if arguments.only in name}
+    unknown = [name for name, settings in wanted.items() if not supported(settings, arguments.cache)]
+    for name in unknown:
+        sys.stderr.write(f"{name}: this version does not know its settings\n")
+        del wanted[name]
+    tokenizer = AutoTokenizer.from_pretrained(resources_dir() / "base_model")
+    bases = SharedBase(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    facts = environment()
+    read_memory()  # the driver's library is loaded before anything is measured
+
+    def one(name: str, cap: float | None) -> None:
+        settings, started = wanted[name], time.monotonic()
+        config = configuration(settings, arguments.cache, device.type)
+        evaluation = settings.get("evaluation", True)
+        try:
+            found = measure(config, settings["shape"], bases, tokenizer, evaluation=evaluation, cap_gib=cap)
+        except Exception:  # noqa: BLE001  (the others are measured all the same)
+            sys.stderr.write(f"{name}: {traceback.format_exc(limit=-6)}\n")
+            return
+        record: Settings = {"name": name}
+        if cap is None:
+            record |= {"settings": settings, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+            record |= facts | found
+        else:
+            record["capped"] = {"gib": cap, "fits": not found["oom"] and not found["failed"]}
+        with arguments.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        peak = reserved(found) / 1e9 if found["phases"] else float("nan")
+        sys.stderr.write(f"{time.monotonic() - started:5.1f} s  {peak:6.3f} GB  {cap or ''} {name}\n")
+
+    def in_time() -> bool:
+        return time.monotonic() - begun < 60 * arguments.minutes
+
+    for name, settings in sorted(wanted.items(), key=_order):
+        known = done(arguments.results)
+        if name not in known and in_time():
+            one(name, None)
+        record = done(arguments.results).get(name)
+        near = record is not None and 0.7 < reserved(record) / (CAP_GIB * 2**30) < 1.35
+        if near and record is not None and "capped" not in record and in_time():
+            one(name, CAP_GIB)
+        del settings
+    known = done(arguments.results)
+    sys.stdout.write(f"{sum(name in known for name in wanted)} of {len(wanted)} measured\n")
+
+
+def own(arguments: argparse.Namespace) -> None:
+    """Measure one configuration by the probe, from weights on disk; prints one JSON object."""
+    import dataclasses
+
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if (folder / "config.json").exists():
-        return
-    values = dict(SHAPES[shape])
-    config = AutoConfig.for_model(values.pop("model_type"), **values)
-    torch.manual_seed(0)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    partial = folder.with_name(folder.name + ".partial")
-    model.save_pretrained(partial)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(resources_dir() / "base_model" / name, partial / name)
-    partial.rename(folder)
+    from so8t_engine.memory.probe import probe
+
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
+    settings = grid()[arguments.only]
+    folder = arguments.cache / "weights" / settings["shape"]
+    if not (folder / "config.json").exists():
+        values = dict(SHAPES[settings["shape"]])
+        with torch.device("cuda"):
+            model = AutoModelForCausalLM.from_config(
+                AutoConfig.for_model(values.pop("model_type"), **values), dtype=torch.bfloat16
+            )
+        model.save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(resources_dir() / "base_model" / name, folder / name)
+        del model
+        torch.cuda.empty_cache()
+    rows = _write_rows(arguments.cache / f"rows-{settings['data.max_length']}", settings["data.max_length"])
+    changes = {"model.path": str(folder), "data.train": str(rows), "training.max_steps": None}
+    result = probe(with_changes(configuration(settings, arguments.cache), changes))
+    sys.stdout.write(json.dumps({"name": arguments.only} | dataclasses.asdict(result)) + "\n")
 
 
-def write_rows(folder: Path, length: int) -> Path:
-    """Rows that fill the sequence length: each answer is longer than the limit."""
+def _write_rows(folder: Path, length: int) -> Path:
+    """Rows of text that are longer than the limit."""
     folder.mkdir(parents=True, exist_ok=True)
     source = resources_dir() / "data" / "four_class" / "train.jsonl"
     rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
@@ -123,122 +278,31 @@ def write_rows(folder: Path, length: int) -> Path:
     return folder
 
 
-def configuration(settings: Settings, cache: Path) -> Config:
-    """The run's configuration on this machine."""
-    changes = {key: value for key, value in settings.items() if key != "shape"}
-    rows = cache / f"rows-{settings['data.max_length']}"
-    places = {
-        "model.path": str(cache / settings["shape"]), "model.device": "cuda", "data.train": str(rows),
-        "memory.limit_gib": 100.0, "memory.cap_allocator": False, "training.accumulation": 1,
-    }  # fmt: skip
-    return with_changes(Config(), places | changes)
-
-
-def measure_one(name: str, cache: Path) -> None:
-    """Probe one configuration in this process; prints one JSON object."""
-    from dataclasses import asdict
-
-    import torch
-    import transformers
-
-    from so8t_engine.memory.probe import probe
-
-    config = configuration(grid()[name], cache)
-    predicted = estimate(config)
-    result = probe(config)
-    record = {
-        "name": name, "settings": grid()[name], "phases": {k: asdict(v) for k, v in result.phases.items()},
-        "context": result.context, "step_s": result.step_s, "predicted": predicted.to_json(),
-        "card": result.device, "torch": torch.__version__, "transformers": transformers.__version__,
-        "date": result.measured_at,
-    }  # fmt: skip
-    sys.stdout.write(json.dumps(record) + "\n")
-
-
-def done(results: Path) -> dict[str, Settings]:
-    """What is measured already."""
-    if not results.exists():
-        return {}
-    records = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return {record["name"]: record for record in records}
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Measure what is missing, until it is done or the time is up."""
-    cache: Path = arguments.cache
-    begun = time.monotonic()
-    missing = [name for name in grid() if name not in done(arguments.results)]
-    for shape in dict.fromkeys(grid()[name]["shape"] for name in missing):
-        make_model(shape, cache / shape)
-    for length in {grid()[name]["data.max_length"] for name in missing}:
-        write_rows(cache / f"rows-{length}", length)
-
-    def one(name: str) -> None:
-        if time.monotonic() - begun > 60 * arguments.minutes:
-            return
-        with tempfile.TemporaryDirectory() as own:
-            command = [sys.executable, __file__, "one", name, "--cache", str(cache)]
-            ended = subprocess.run(
-                command, capture_output=True, text=True, check=False, env=os.environ | {"XDG_CACHE_HOME": own}
-            )
-        lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
-        if ended.returncode == 0 and lines:
-            with arguments.results.open("a", encoding="utf-8") as file:
-                file.write(lines[-1] + "\n")
-        else:
-            sys.stderr.write(f"{name}: {ended.stderr.strip()[-400:]}\n")
-
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(one, missing))
-    sys.stdout.write(f"{len(done(arguments.results))} of {len(grid())} measured\n")
-
-
-def report(arguments: argparse.Namespace) -> None:
-    """Errors of the present estimate: peak reserved against the largest phase's."""
-    cache: Path = arguments.cache
-    rows = []
-    for name, record in done(arguments.results).items():
-        folder = cache / record["settings"]["shape"]
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "config.json").exists():
-            (folder / "config.json").write_text(json.dumps(SHAPES[record["settings"]["shape"]]))
-        predicted = estimate(configuration(record["settings"], cache))
-        measured = max(phase["reserved"] for phase in record["phases"].values())
-        rows.append((name, predicted.peak_reserved_bytes, measured, held_out(name)))
-    sys.stdout.write(
-        "| configuration | predicted GB | measured GB | error | held out |\n|---|---|---|---|---|\n"
-    )
-    for name, predicted_bytes, measured, out in sorted(rows, key=lambda row: row[2]):
-        error = predicted_bytes / measured - 1
-        sys.stdout.write(
-            f"| {name} | {predicted_bytes / 1e9:.3f} | {measured / 1e9:.3f} | {error:+.1%} "
-            f"| {'yes' if out else ''} |\n"
-        )
-    for title, wanted in (("calibration", False), ("held out", True)):
-        errors = [p / m - 1 for _name, p, m, out in rows if out == wanted]
-        if errors:
-            mean = sum(map(abs, errors)) / len(errors)
-            sys.stdout.write(
-                f"{title}: {len(errors)}, MAPE {mean:.2%}, worst {max(errors, key=abs):+.2%}, "
-                f"largest underestimate {min(errors):+.2%}\n"
-            )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("run", "one", "report", "list"))
-    parser.add_argument("name", nargs="?")
+    parser.add_argument("action", choices=("run", "report", "own", "list"))
+    parser.add_argument("only", nargs="?", default="", help="names that contain this; for own the whole name")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "so8t-grid")
     parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--jobs", type=int, default=4)
+    parser.add_argument("--native", action="store_true", help="segments of fixed size, as on Windows")
+    parser.add_argument("--tiny", action="store_true", help="a few small configurations, also on the CPU")
     arguments = parser.parse_args()
     if arguments.action == "list":
-        sys.stdout.write("\n".join(grid()) + f"\n{len(grid())} configurations\n")
-    elif arguments.action == "one":
-        measure_one(arguments.name, arguments.cache)
+        names = {name: supported(settings, arguments.cache) for name, settings in grid().items()}
+        sys.stdout.write(
+            "".join(f"{name}{'' if known else '  (unknown)'}\n" for name, known in names.items())
+        )
+        sys.stdout.write(f"{len(names)} configurations, {sum(map(held_out, names))} held out\n")
+    elif arguments.action == "report":
+        from tests.gpu.grid_report import report
+
+        sys.stdout.write(report(arguments.results, arguments.cache))
     else:
-        {"run": run, "report": report}[arguments.action](arguments)
+        if arguments.native:
+            os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:False"
+        prefer_expandable_segments()  # as the engine's own process does, before the first tensor
+        {"run": run, "own": own}[arguments.action](arguments)
 
 
 if __name__ == "__main__":

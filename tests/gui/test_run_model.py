@@ -24,7 +24,7 @@ def test_every_step_reaches_the_columns(tmp_path: Path) -> None:
     model.digest(events)
     steps = [event for event in events if isinstance(event, StepEvent)]
     assert model.steps.view("step").tolist() == [event.step for event in steps]
-    assert model.steps.view("loss").tolist() == [event.loss for event in steps]
+    assert model.steps.view("loss").tolist() == np.float32([event.loss for event in steps]).tolist()
     assert model.term_names == ["lm", "safety", "task", "alpha"]
     assert model.state is State.FINISHED
     assert model.ended

@@ -57,11 +57,16 @@ def test_rotations_and_their_gradients_are_float64s(scale: float) -> None:
     wanted = (safe_B88, cmd_B88, cmd_B88 @ safe_B88)
     for one, other in zip(ours, wanted, strict=True):
         assert one.dtype == torch.float32
-        assert float((one - other).abs().max()) <= 2e-7
+        assert float((one - other).detach().abs().max()) <= 2e-7
     weights = [torch.randn(6, 8, 8, generator=torch.Generator().manual_seed(k)).to(DEVICE) for k in range(3)]
-    (grad,) = torch.autograd.grad(ours, theta_2B28, weights)
-    (exact,) = torch.autograd.grad(wanted, exact_2B28, [weight.double() for weight in weights])
-    assert float((grad - exact).abs().max()) <= 1e-6 * float(exact.abs().max())
+    for chosen in ((0, 1, 2), (2,), (0,), (1, 2)):
+        (grad,) = torch.autograd.grad(
+            [ours[k] for k in chosen], theta_2B28, [weights[k] for k in chosen], retain_graph=True
+        )
+        (exact,) = torch.autograd.grad(
+            [wanted[k] for k in chosen], exact_2B28, [weights[k].double() for k in chosen], retain_graph=True
+        )
+        assert float((grad - exact).abs().max()) <= 1e-6 * float(exact.abs().max())
 
 
 @compiled
@@ -92,6 +97,32 @@ def test_the_gate_and_its_gradients_are_the_torch_paths(
     torch.testing.assert_close(ours_grads[0], their_grads[0], rtol=neighbour, atol=2e-6)
     for one, other in zip(ours_grads[1:], their_grads[1:], strict=True):
         assert float((one - other).abs().max()) <= 1e-5 * float(other.abs().max()) + 1e-6
+
+
+@compiled
+@pytest.mark.gpu
+@pytest.mark.parametrize("tile", [fused.Tile(2, 4, 1, 1), fused.Tile(4, 2, 1, 3), fused.Tile(8, 8, 2, 16)])
+def test_every_tile_gives_the_same(tile: fused.Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds, strips and programs of the reduction that do not divide the work; and the same bits again."""
+    random = torch.Generator().manual_seed(3)
+    hidden_TH, grad_TH = (torch.randn((29, 72), generator=random).to(DEVICE) for _one in range(2))
+    total_B88 = generators_to_matrices(_theta(9, 0.5).detach()[0])
+    gate = torch.tensor(0.3, device=DEVICE)
+    residual = fused._FORMS["residual"]
+    wanted_TH = fused.fused_gate(hidden_TH, total_B88, gate, "residual")
+    wanted = fused.gate_gradients(grad_TH, hidden_TH, total_B88, gate, residual)
+    for name in ("FORWARD", "BACKWARD"):
+        monkeypatch.setattr(fused, name, tile)
+    monkeypatch.setattr(fused, "REDUCE", fused.Tile(2, 2, 1, 1))
+    assert torch.equal(fused.fused_gate(hidden_TH, total_B88, gate, "residual"), wanted_TH)
+    ours = fused.gate_gradients(grad_TH, hidden_TH, total_B88, gate, residual)
+    again = fused.gate_gradients(grad_TH, hidden_TH, total_B88, gate, residual)
+    for one, same, other in zip(ours, again, wanted, strict=True):
+        assert one is not None
+        assert same is not None
+        assert other is not None
+        assert torch.equal(one, same)
+        assert float((one - other).abs().max()) <= 1e-6 * float(other.abs().max())
 
 
 @compiled

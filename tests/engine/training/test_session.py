@@ -143,7 +143,7 @@ def test_a_trainer_whose_owner_dies_saves_and_stops(tiny_config: Make, tmp_path:
             "so8t_engine.training.child",
             str(run.path),
             "--owner",
-            json.dumps([mark.pid, mark.created]),
+            mark.to_json(),
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -162,7 +162,10 @@ def test_a_trainer_whose_owner_dies_saves_and_stops(tiny_config: Make, tmp_path:
             if process.poll() is None:
                 process.kill()
     events = run.read_events()
-    assert any(isinstance(e, StateEvent) and e.to is State.STOPPING and e.reason for e in events)
+    assert any(
+        isinstance(e, StateEvent) and e.to is State.STOPPING and e.reason and e.cause == "owner_gone"
+        for e in events
+    )
     assert isinstance(events[-1], EndEvent)
     assert events[-1].status == "stopped"
     assert not psutil.pid_exists(owner.pid) or not mark.alive()

@@ -1,0 +1,33 @@
+"""What the commands of ``so8t`` share: arguments, and how a result is printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+#: Everything that is not the result goes here.
+errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+ConfigArgument = Annotated[Path, typer.Argument(help="YAML file, or the name of a preset such as demo")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="a.b=value; may be repeated")]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
+RunArgument = Annotated[Path, typer.Argument(help="a finished run's folder")]
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on standard output, and nothing else there."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_result(text: str, result: dict[str, Any], as_json: bool) -> None:
+    """The report for a person, or the same for a program."""
+    if as_json:
+        print_json(result)
+    else:
+        sys.stdout.write(text)

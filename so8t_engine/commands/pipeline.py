@@ -1,0 +1,123 @@
+"""``so8t pipeline``: the eight steps without a window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from so8t_engine.i18n import _
+from so8t_engine.pipeline.config import load_pipeline_config
+from so8t_engine.pipeline.graph import Pipeline
+from so8t_engine.pipeline.plan import Planned
+from so8t_engine.training.events import (
+    EndEvent,
+    ErrorEvent,
+    Event,
+    PipelineStepEvent,
+    ProgressEvent,
+    WarningEvent,
+)
+
+
+def run_pipeline(
+    config_path: Path,
+    overrides: Sequence[str],
+    from_: str | None,
+    only: str | None,
+    dry_run: bool,
+    console: Console,
+) -> tuple[int, str, dict[str, Any]]:
+    """Exit status, text for a person, and the result for ``--json``.
+
+    Raises:
+        SO8TError: configuration, step name or folder are not usable; nothing was begun.
+    """
+    pipeline = Pipeline(load_pipeline_config(config_path, list(overrides)))
+    if dry_run:
+        planned = pipeline.plan(from_, only)
+        return 0, _plan_text(planned), {"work": str(pipeline.work), "steps": [_plan_json(p) for p in planned]}
+    summary = _Summary(console)
+    status = pipeline.run(from_, only, summary.take)
+    text = _("Pipeline folder: %(path)s") % {"path": str(pipeline.work)} + "\n"
+    return status, text, {"work": str(pipeline.work), **summary.result()}
+
+
+def _plan_text(planned: Sequence[Planned]) -> str:
+    actions = {"run": _("runs"), "resume": _("goes on"), "skip": _("is skipped"), "off": _("is off")}
+    lines = []
+    for one in planned:
+        seconds = one.estimate.seconds
+        time = "" if seconds is None or one.action in {"skip", "off"} else f"  ~{seconds:.0f} s"
+        lines.append(f"{one.number} {one.title}: {actions[one.action]} ({one.reason}){time}")
+    return "\n".join(lines) + "\n"
+
+
+def _plan_json(planned: Planned) -> dict[str, Any]:
+    return {
+        "step": planned.name,
+        "number": planned.number,
+        "action": planned.action,
+        "reason": planned.reason,
+        "digest": planned.digest,
+        "estimate": {
+            "seconds": planned.estimate.seconds,
+            "memory_bytes": planned.estimate.memory_bytes,
+            "disk_bytes": planned.estimate.disk_bytes,
+            "basis": planned.estimate.basis,
+        },
+    }
+
+
+class _Summary:
+    """Prints what a person wants to see and keeps what a program wants to read."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._steps: dict[str, PipelineStepEvent] = {}
+        self._warnings: list[WarningEvent] = []
+        self._error: ErrorEvent | None = None
+        self._end: EndEvent | None = None
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, PipelineStepEvent):
+            self._steps[event.name] = event
+            seconds = "" if event.seconds is None else f"  {event.seconds:.1f} s"
+            self._console.print(
+                f"{event.number} {event.name}: {event.status}{seconds}  {event.reason}".rstrip()
+            )
+        elif isinstance(event, WarningEvent | ErrorEvent):
+            if isinstance(event, ErrorEvent):
+                self._error = event
+            else:
+                self._warnings.append(event)
+            self._console.print(f"{event.sentence} {event.mend}".strip())
+        elif isinstance(event, ProgressEvent):
+            of = "" if event.of is None else f"/{event.of}"
+            self._console.print(f"  {event.what}: {event.done}{of}")
+        elif isinstance(event, EndEvent):
+            self._end = event
+
+    def result(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        found: dict[str, Any] = {
+            "status": self._end.status if self._end else None,
+            "seconds": self._end.seconds if self._end else None,
+            "steps": {
+                name: {
+                    "number": event.number,
+                    "status": event.status,
+                    "reason": event.reason,
+                    "seconds": event.seconds,
+                    "facts": event.facts,
+                }
+                for name, event in self._steps.items()
+            },
+            "warnings": [{"kind": w.kind, "sentence": w.sentence, "mend": w.mend} for w in self._warnings],
+        }
+        if self._error is not None:
+            error = self._error
+            found["error"] = {"kind": error.kind, "sentence": error.sentence, "mend": error.mend}
+        return found
