@@ -145,6 +145,8 @@ def _begin(window: MainWindow, arguments: argparse.Namespace) -> None:
         started = window.start_run(arguments.run_dir)
     elif arguments.open is not None:
         started = window.open_run(arguments.open) and window.controller.live
+    elif not arguments.quit_when_done and arguments.screenshot_dir is None:
+        window.look_for_runs()
     if started:
         window.controller.ended.connect(finish)
     else:

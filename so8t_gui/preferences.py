@@ -48,6 +48,18 @@ class Preferences:
     def geometry(self, value: QByteArray) -> None:
         self._store.setValue("geometry", value)
 
+    @property
+    def left_alone(self) -> set[str]:
+        """Interrupted runs that are not to be asked about again, as paths."""
+        value = self._store.value("left_alone", [])
+        # A list of one comes back as a text.
+        found = value if isinstance(value, list) else [value]
+        return {str(one) for one in found if one}
+
+    def leave_alone(self, runs: set[str]) -> None:
+        """Ask no more about ``runs``."""
+        self._store.setValue("left_alone", sorted(self.left_alone | runs))
+
     def board(self, name: str) -> dict[str, Any]:
         """How a board of charts was left; empty where it never was."""
         try:

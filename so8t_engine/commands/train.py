@@ -78,6 +78,8 @@ def train_headless(
         status = run_training(run, resume=resume, control=control, handle_signals=False)
     finally:
         restore()
+        logging.getLogger().removeHandler(handler)
+        handler.close()
     tell()
     return status
 

@@ -103,13 +103,20 @@ def _interpreted() -> bool:
 def can_fuse(hidden: Tensor, matrix_B88: Tensor, form: str = "plain") -> bool:
     """Whether `fused_gate` takes these tensors: float32 or half precision, on a card (or interpreted)."""
     return (
-        (hidden.is_cuda or _interpreted())
-        and hidden.dtype in _DTYPES
-        and matrix_B88.dtype == torch.float32
+        matrix_B88.dtype == torch.float32
         and matrix_B88.device == hidden.device
         and form in _FORMS
-        and hidden.numel() > 0
-        and triton_works(hidden.device)
+        and kernels_on(hidden)
+    )
+
+
+def kernels_on(tensor: Tensor) -> bool:
+    """Whether triton's kernels take this tensor: float32 or half precision, on a card (or interpreted)."""
+    return (
+        (tensor.is_cuda or _interpreted())
+        and tensor.dtype in _DTYPES
+        and tensor.numel() > 0
+        and triton_works(tensor.device)
     )
 
 
@@ -122,7 +129,7 @@ def can_fuse_build(theta_B28: Tensor) -> bool:
     )
 
 
-def _on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
+def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     """Triton launches on the current card, which need not be the tensor's."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
@@ -138,7 +145,7 @@ class _Gate(torch.autograd.Function):
         ctx.form = form
         out_TH = torch.empty_like(hidden_TH)
         tokens, blocks = hidden_TH.shape[0], matrix_B88.shape[0]
-        with _on_device_of(hidden_TH):
+        with on_device_of(hidden_TH):
             gate_forward[FORWARD.grid(tokens, blocks)](
                 hidden_TH, matrix_B88, gate, out_TH, tokens, blocks,
                 FORM=form, TOKENS=FORWARD.tokens, BLOCKS=FORWARD.blocks, ROUNDS=FORWARD.rounds,
@@ -174,7 +181,7 @@ def gate_gradients(
     partial_PB88 = matrix_B88.new_empty((grid[1] if want_matrix else 1, blocks, BLOCK, BLOCK))
     arrived = torch.empty((), dtype=torch.int32, device=matrix_B88.device)
     grad_matrix_B88, grad_gate = None, None
-    with _on_device_of(hidden_TH):
+    with on_device_of(hidden_TH):
         kernel[grid](
             grad_TH, hidden_TH, matrix_B88, gate, grad_hidden_TH, partial_PB88, arrived, tokens, blocks,
             FORM=form, WANT_HIDDEN=want_hidden, WANT_MATRIX=want_matrix,
@@ -231,7 +238,7 @@ class _Rotations(torch.autograd.Function):
 
         blocks = safe_B28.shape[0]
         safe_B88, cmd_B88, total_B88 = (safe_B28.new_empty((blocks, BLOCK, BLOCK)) for _matrix in range(3))
-        with _on_device_of(safe_B28):
+        with on_device_of(safe_B28):
             build_forward[(blocks,)](
                 safe_B28, cmd_B28, safe_B88, cmd_B88, total_B88,
                 num_warps=BUILD_WARPS[0],
@@ -251,7 +258,7 @@ class _Rotations(torch.autograd.Function):
         # What has no gradient is not read; any tensor stands in its place.
         given = [safe_B88 if grad is None else grad.contiguous() for grad in grads]
         has_safe, has_cmd, has_total = (grad is not None for grad in grads)
-        with _on_device_of(safe_B28):
+        with on_device_of(safe_B28):
             build_backward[(safe_B28.shape[0],)](
                 safe_B28, cmd_B28, safe_B88, cmd_B88, *given, out_safe_B28, out_cmd_B28,
                 HAS_SAFE=has_safe, HAS_CMD=has_cmd, HAS_TOTAL=has_total,

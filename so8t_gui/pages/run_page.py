@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import QMessageBox, QVBoxLayout, QWidget
 
 from so8t_engine.i18n import _
+from so8t_engine.training.checkpoint import checkpoints
 from so8t_engine.training.states import Command
+from so8t_gui.models.ending import kept_after_kill, on_disk
 from so8t_gui.preferences import Preferences
 from so8t_gui.run_controller import RunController
 from so8t_gui.widgets.control_bar import ControlBar
+from so8t_gui.widgets.ending_panel import EndingPanel
 from so8t_gui.widgets.message_bar import MessageBar
 from so8t_gui.widgets.run_view import RunView
 
 
 class RunPage(QWidget):
-    """Controls, messages and the view of the run."""
+    """Controls, messages and the view of the run.
+
+    Signals:
+        resume_asked: the folder of the run that failed and is to go on.
+    """
+
+    resume_asked = Signal(object)
 
     def __init__(
         self,
@@ -28,18 +37,21 @@ class RunPage(QWidget):
         self._controller = controller
         self._announced: tuple[object, ...] = ()
         self.controls = ControlBar(controller)
+        self.ending = EndingPanel(controller)
         self.message = MessageBar()
         self.view = RunView(preferences)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(12, 10, 12, 8)
         layout.setSpacing(8)
         layout.addWidget(self.controls)
+        layout.addWidget(self.ending)
         layout.addWidget(self.message)
         layout.addWidget(self.view, 1)
         self.controls.command_clicked.connect(self.ask)
-        self.controls.kill_clicked.connect(self.kill)
+        self.ending.kill_clicked.connect(self.kill)
         controller.replaced.connect(self._bind)
         controller.state_changed.connect(self.controls.refresh)
+        controller.state_changed.connect(self.ending.refresh)
         controller.digested.connect(self._on_digested)
         controller.failed.connect(self._on_failed)
         controller.ended.connect(self._on_ended)
@@ -58,6 +70,8 @@ class RunPage(QWidget):
         controller = self._controller
         controller.replaced.disconnect(self._bind)
         controller.state_changed.disconnect(self.controls.refresh)
+        controller.state_changed.disconnect(self.ending.refresh)
+        self.ending.dispose()
         controller.digested.disconnect(self._on_digested)
         controller.failed.disconnect(self._on_failed)
         controller.ended.disconnect(self._on_ended)
@@ -67,6 +81,7 @@ class RunPage(QWidget):
         self._announced = ()
         self.view.bind(self._controller.model, self._controller.run_path)
         self.controls.refresh()
+        self.ending.refresh()
 
     def _on_digested(self) -> None:
         self.view.poke()
@@ -90,7 +105,23 @@ class RunPage(QWidget):
 
     def _on_ended(self, _status: int) -> None:
         self.controls.refresh()
+        self.ending.refresh()
+        self._offer_resume()
         self.view.poke()
+
+    def _offer_resume(self) -> None:
+        """A run that failed stays on the page, with its cause and the way on."""
+        model, path = self._controller.model, self._controller.run_path
+        if model.last_error is None or path is None or self._controller.live:
+            return
+        can_go_on = bool(checkpoints(path / "checkpoints"))
+        self.message.show_message(
+            "error",
+            model.last_error.sentence,
+            model.last_error.mend,
+            _("Continue training") if can_go_on else "",
+            (lambda: self.resume_asked.emit(path)) if can_go_on else None,
+        )
 
     def _pause_or_resume(self) -> None:
         self.ask(Command.PAUSE if self._controller.accepts(Command.PAUSE) else Command.RESUME)
@@ -101,7 +132,7 @@ class RunPage(QWidget):
             return
         if command is Command.ABORT and not self._confirm(
             _("Abort the run?"),
-            _("Nothing since the last checkpoint is kept. 'Stop and save' keeps it."),
+            on_disk(self._controller.model, Command.ABORT) + " " + _("'Stop and save' loses nothing."),
             _("Abort"),
         ):
             return
@@ -111,7 +142,7 @@ class RunPage(QWidget):
         """End the trainer at once, after asking."""
         if self._confirm(
             _("Kill the trainer?"),
-            _("Its process ends at once. Nothing since the last checkpoint is kept."),
+            _("Its process ends at once.") + " " + kept_after_kill(self._controller.model),
             _("Kill"),
         ):
             self._controller.kill()

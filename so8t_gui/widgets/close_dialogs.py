@@ -8,7 +8,6 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import (
     QDialog,
     QHBoxLayout,
-    QLabel,
     QMessageBox,
     QProgressBar,
     QPushButton,
@@ -18,6 +17,7 @@ from PySide6.QtWidgets import (
 
 from so8t_engine.i18n import _
 from so8t_gui.run_controller import KILL_AFTER_S, RunController
+from so8t_gui.widgets.ending_panel import TICK_MS, EndingWords, kill_text
 
 
 class CloseChoice(Enum):
@@ -67,8 +67,7 @@ class EndingDialog(QDialog):
         self.setWindowTitle(_("Ending the run"))
         self.setModal(True)
         self._controller = controller
-        self.text = QLabel(_("Waiting for the trainer to end…"))
-        self.text.setTextFormat(Qt.TextFormat.PlainText)
+        self.words = EndingWords(controller)
         bar = QProgressBar()
         bar.setRange(0, 0)
         bar.setTextVisible(False)
@@ -87,14 +86,15 @@ class EndingDialog(QDialog):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(18, 16, 18, 14)
         layout.setSpacing(12)
-        layout.addWidget(self.text)
+        layout.addWidget(self.words)
         layout.addWidget(bar)
         layout.addLayout(row)
-        self.setMinimumWidth(440)
+        self.setMinimumWidth(520)
         self._timer = QTimer(self)
-        self._timer.setInterval(500)
+        self._timer.setInterval(TICK_MS)
         self._timer.timeout.connect(self._tick)
         self._timer.start()
+        self._tick()
         controller.ended.connect(self._done)
 
     def _tick(self) -> None:
@@ -102,16 +102,10 @@ class EndingDialog(QDialog):
             self.accept()
             return
         waited = self._controller.waiting_for_end() or 0.0
+        self.kill.setText(kill_text(waited, self._controller.can_kill))
         self.kill.setEnabled(waited >= KILL_AFTER_S and self._controller.can_kill)
-        left = round(KILL_AFTER_S - waited)
-        if not self._controller.can_kill:
-            self.text.setText(_("Waiting for the trainer, which lives in this window's process…"))
-        elif left > 0:
-            self.text.setText(
-                _("Waiting for the trainer to end… Kill can be chosen in %(seconds)d s.") % {"seconds": left}
-            )
-        else:
-            self.text.setText(_("This takes longer than usual. Kill loses all since the last checkpoint."))
+        self.kill.setVisible(self._controller.can_kill)
+        self.words.refresh(waited)
 
     def _done(self, _status: int) -> None:
         self.accept()

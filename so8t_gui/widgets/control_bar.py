@@ -11,7 +11,7 @@ from so8t_engine.i18n import N_, _
 from so8t_engine.training.states import COMMAND_NAMES, STATE_NAMES, Command, State
 from so8t_gui.models.clock import format_duration
 from so8t_gui.models.run_model import RunModel
-from so8t_gui.run_controller import KILL_AFTER_S, RunController
+from so8t_gui.run_controller import RunController
 
 MISSING_TEXT = "—"
 
@@ -37,7 +37,6 @@ class ControlBar(QFrame):
 
     start_clicked = Signal()
     command_clicked = Signal(object)
-    kill_clicked = Signal()
 
     def __init__(self, controller: RunController, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -55,13 +54,6 @@ class ControlBar(QFrame):
             button.clicked.connect(lambda _checked=False, c=command: self.command_clicked.emit(c))
             self.buttons[command] = button
         self.buttons[Command.ABORT].setProperty("role", "danger")
-        self.kill = QPushButton(_("Kill"))
-        self.kill.setProperty("role", "danger")
-        self.kill.setToolTip(
-            _("Ends the trainer's process at once. Nothing since the last checkpoint is kept.")
-        )
-        self.kill.clicked.connect(self.kill_clicked)
-        self.kill.hide()
         self.state = self._label("state")
         self.state.setAccessibleName(_("State of the run"))
         self.detail = self._label("muted")
@@ -86,7 +78,7 @@ class ControlBar(QFrame):
     def _arrange(self) -> None:
         buttons = QHBoxLayout()
         buttons.setSpacing(6)
-        for button in (self.start, *self.buttons.values(), self.kill):
+        for button in (self.start, *self.buttons.values()):
             buttons.addWidget(button)
         words = QHBoxLayout()
         words.setSpacing(10)
@@ -125,10 +117,8 @@ class ControlBar(QFrame):
         )
         for command, button in self.buttons.items():
             button.setEnabled(controller.accepts(command))
-        waited = controller.waiting_for_end()
-        self.kill.setVisible(waited is not None and waited >= KILL_AFTER_S and controller.can_kill)
         self.state.setText(self._state_text(model))
-        self.detail.setText(self._detail_text(model, waited))
+        self.detail.setText(self._detail_text(model))
         self._show_progress(model)
 
     def _state_text(self, model: RunModel) -> str:
@@ -139,11 +129,7 @@ class ControlBar(QFrame):
             return _("starting…")
         return _(STATE_NAMES[model.state])
 
-    def _detail_text(self, model: RunModel, waited: float | None) -> str:
-        if waited is not None and self._controller.can_kill:
-            if waited < KILL_AFTER_S:
-                return _("Kill can be chosen in %(seconds)d s.") % {"seconds": round(KILL_AFTER_S - waited)}
-            return _("This takes longer than usual.")
+    def _detail_text(self, model: RunModel) -> str:
         if model.live and model.progress is not None:
             work = model.progress
             amount = f"{work.done}/{work.of}" if work.of is not None else str(work.done)

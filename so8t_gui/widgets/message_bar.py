@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
@@ -25,6 +27,11 @@ class MessageBar(QFrame):
         self.mend.setTextFormat(Qt.TextFormat.PlainText)
         self.mend.setWordWrap(True)
         self.mend.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._do: Callable[[], object] | None = None
+        self.action = QPushButton()
+        self.action.setProperty("role", "primary")
+        self.action.clicked.connect(self._act)
+        self.action.hide()
         self.dismiss = QPushButton(_("Dismiss"))
         self.dismiss.clicked.connect(self.hide)
         words = QVBoxLayout()
@@ -34,11 +41,22 @@ class MessageBar(QFrame):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(12, 8, 8, 8)
         layout.addLayout(words, 1)
+        layout.addWidget(self.action, 0, Qt.AlignmentFlag.AlignTop)
         layout.addWidget(self.dismiss, 0, Qt.AlignmentFlag.AlignTop)
         self.hide()
 
-    def show_message(self, level: str, sentence: str, mend: str = "") -> None:
-        """Show a message of level ``error``, ``warning`` or ``good``."""
+    def show_message(
+        self,
+        level: str,
+        sentence: str,
+        mend: str = "",
+        action: str = "",
+        do: Callable[[], object] | None = None,
+    ) -> None:
+        """Show a message of level ``error``, ``warning`` or ``good``, with a button that does something."""
+        self._do = do
+        self.action.setText(action)
+        self.action.setVisible(do is not None)
         self.setProperty("level", level)
         self.style().unpolish(self)
         self.style().polish(self)
@@ -47,3 +65,9 @@ class MessageBar(QFrame):
         self.mend.setVisible(bool(mend))
         self.setAccessibleName(f"{sentence} {mend}".strip())
         self.show()
+
+    def _act(self) -> None:
+        do, self._do = self._do, None
+        self.hide()
+        if do is not None:
+            do()

@@ -13,6 +13,7 @@ from pytestqt.qtbot import QtBot
 from recorded_runs import START, state, step
 
 from so8t_engine.config import Config
+from so8t_engine.training.events import CheckpointEvent, EndEvent, ErrorEvent
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import EventWriter, RunDirectory
 from so8t_engine.training.states import ACCEPTS, ENDED, TRANSITIONS, Command, State
@@ -54,8 +55,6 @@ def live(demo_config: Config, tmp_path: Path) -> Iterator[LiveRun]:
 
 
 def _end():  # type: ignore[no-untyped-def]  # noqa: ANN202
-    from so8t_engine.training.events import EndEvent
-
     return EndEvent(status="aborted", step=0, seconds=0.0)
 
 
@@ -124,18 +123,86 @@ def test_abort_asks_first(window: MainWindow, live: LiveRun, qtbot: QtBot) -> No
     assert live.commands() == ["abort"]
 
 
-def test_kill_is_offered_once_stopping_takes_long(
-    window: MainWindow, live: LiveRun, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+def test_an_ending_run_says_what_it_does_and_leaves_and_offers_kill_after_a_countdown(
+    window: MainWindow, live: LiveRun, qtbot: QtBot
+) -> None:
+    live.walk_to(State.RUNNING)
+    for n in range(1, 8):
+        live.writer.write(step(n, 65, START + n))
+    live.writer.write(
+        CheckpointEvent(step=4, path="checkpoints/step-00000004", bytes=1, sha256="", time=START)
+    )
+    attach(window, live, qtbot)
+    qtbot.waitUntil(lambda: len(window.controller.model.checkpoints) == 1)
+    panel = window.run_page.ending
+    assert not panel.isVisible()
+    qtbot.mouseClick(window.run_page.controls.buttons[Command.STOP], Qt.MouseButton.LeftButton)
+    assert panel.isVisible()
+    assert panel.words.now.text() == "Step 8 is being finished, and a checkpoint saved."
+    assert "On disk afterwards: a checkpoint of the last step" in panel.words.disk.text()
+    assert "Until then: checkpoint of step 4 from" in panel.words.disk.text()
+    assert panel.kill.isVisible()
+    assert not panel.kill.isEnabled()
+    assert panel.kill.text() in {"Kill (in 10 s)", "Kill (in 9 s)"}
+    window.controller._asked_at -= 11
+    qtbot.waitUntil(panel.kill.isEnabled, timeout=2000)
+    assert panel.kill.text() == "Kill"
+    assert "Kill keeps: checkpoint of step 4 from" in panel.words.disk.text()
+
+
+def test_an_aborted_run_says_what_is_lost(window: MainWindow, live: LiveRun, qtbot: QtBot) -> None:
+    live.walk_to(State.RUNNING)
+    for n in range(1, 4):
+        live.writer.write(step(n, 65, START + n))
+    attach(window, live, qtbot)
+    qtbot.waitUntil(lambda: window.controller.model.last_step is not None)
+    live.walk_to(State.ABORTING)
+    panel = window.run_page.ending
+    qtbot.waitUntil(panel.isVisible)
+    assert panel.words.now.text() == "Step 4 is being broken off."
+    assert panel.words.disk.text() == "On disk afterwards: no checkpoint; all 3 steps are lost."
+
+
+def test_a_silent_trainer_is_named_and_kill_offered_at_once(
+    window: MainWindow, live: LiveRun, qtbot: QtBot
 ) -> None:
     live.walk_to(State.RUNNING)
     attach(window, live, qtbot)
-    bar = window.run_page.controls
-    qtbot.mouseClick(bar.buttons[Command.STOP], Qt.MouseButton.LeftButton)
-    assert not bar.kill.isVisible()
-    assert "Kill can be chosen in" in bar.detail.text()
-    window.controller._asked_at -= 11
-    bar.refresh()
-    assert bar.kill.isVisible()
+    session = window.controller.session
+    assert session is not None
+    panel = window.run_page.ending
+    assert not panel.isVisible()
+    session._watchdog._silent_s = 0.5
+    live.run.heartbeat.write_text("{}", encoding="utf-8")
+    qtbot.waitUntil(panel.isVisible, timeout=8000)
+    assert "no sign of life for" in panel.words.now.text()
+    assert "There is no checkpoint yet" in panel.words.disk.text()
+    assert panel.kill.isEnabled()
+    session._watchdog._silent_s = 60.0
+    live.run.heartbeat.write_text('{"a": 1}', encoding="utf-8")
+    qtbot.waitUntil(lambda: not panel.isVisible(), timeout=8000)
+
+
+def test_a_failed_run_stays_with_its_cause_and_the_way_on(
+    window: MainWindow, live: LiveRun, qtbot: QtBot
+) -> None:
+    live.walk_to(State.RUNNING)
+    (live.run.checkpoints / "step-00000004").mkdir()
+    attach(window, live, qtbot)
+    live.writer.write(ErrorEvent(kind="crash", sentence="<b>Why</b>", mend="How."))
+    live.walk_to(State.FAILED)
+    live.writer.write(EndEvent(status="failed", step=4, seconds=1.0))
+    qtbot.waitUntil(lambda: not window.controller.live, timeout=5000)
+    bar = window.run_page.message
+    assert bar.sentence.text() == "<b>Why</b>"
+    assert bar.sentence.textFormat() is Qt.TextFormat.PlainText
+    assert bar.action.isVisible()
+    with qtbot.waitSignal(window.run_page.resume_asked) as asked:
+        # The trainer's mark is this test's own process, so that going on is refused with a sentence.
+        qtbot.mouseClick(bar.action, Qt.MouseButton.LeftButton)
+    assert asked.args == [live.run.path]
+    assert "is being trained now" in bar.sentence.text()
+    assert not bar.action.isVisible()
 
 
 def test_progress_tells_step_epoch_elapsed_and_an_estimate(

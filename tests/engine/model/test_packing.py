@@ -38,7 +38,7 @@ def _rows(lengths: list[int], seed: int = 0) -> list[Encoded]:
     return rows
 
 
-@pytest.fixture(scope="module", params=["sdpa", "eager", "checkpointed", "gate in a layer"])
+@pytest.fixture(scope="module", params=["sdpa", "eager", "checkpointed", "gate in a layer", "plain"])
 def model(request: pytest.FixtureRequest, tiny_model: Any) -> SO8TModel:  # noqa: ANN401
     kind = request.param
     config = Config.model_validate(
@@ -54,6 +54,7 @@ def model(request: pytest.FixtureRequest, tiny_model: Any) -> SO8TModel:  # noqa
                 "gate_layers": [0] if kind == "gate in a layer" else [],
             },
             "training": {"packing": True, "gradient_checkpointing": kind == "checkpointed"},
+            "memory": {"layers": "plain" if kind == "plain" else "lean"},
         }
     )  # fmt: skip
     torch.manual_seed(5)
