@@ -1,7 +1,7 @@
 """Fifty steps by the lean layers beside fifty by transformers' and peft's own, on a card, from one start.
 
-``PYTHONPATH=. python tests/gpu/agreement.py`` trains a Phi-3.5-mini shape (random weights, nf4, rank 16, no dropout)
-on the same rows by ``memory.layers`` lean and plain, and plain once more with eager attention, whose rounding
+``PYTHONPATH=. python tests/gpu/agreement.py`` trains a Phi-3.5-mini shape (random weights, nf4, rank 16, no
+dropout) on the same rows by ``memory.layers`` lean and plain, and plain once more with eager attention, whose rounding
 differs as kernels' do. Prints the language model's loss of each step side by side, and the largest distances.
 """
 
@@ -24,7 +24,7 @@ STACKS: dict[str, dict[str, Any]] = {
 
 
 def losses(settings: dict[str, Any], length: int, steps: int, quantization: str) -> list[float]:
-    """The LM loss of each step; eight rows of random tokens come round, so that there is something to learn."""
+    """The LM loss of each step. Eight rows of random tokens come round, so that something can be learned."""
     from so8t_engine.benchmark.random_base import random_base
     from so8t_engine.benchmark.train import Job, _config, _optimizer, _so8t
 
