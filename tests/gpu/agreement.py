@@ -1,8 +1,9 @@
 """Fifty steps by the lean layers beside fifty by transformers' and peft's own, on a card, from one start.
 
 ``PYTHONPATH=. python tests/gpu/agreement.py`` trains a Phi-3.5-mini shape (random weights, nf4, rank 16, no
-dropout) on the same rows by ``memory.layers`` lean and plain, and plain once more with eager attention, whose rounding
-differs as kernels' do. Prints the language model's loss of each step side by side, and the largest distances.
+dropout) on the same rows by ``memory.layers`` lean and plain, and plain once more with eager attention,
+whose rounding differs as kernels' do. Prints the language model's loss of each step side by side, and the
+largest distances.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Memory that really runs out on an NVIDIA card, at random steps: each run must finish with nothing lost.
 
 ``PYTHONPATH=. python tests/gpu/oom.py --runs 10`` trains a Phi-3.5-mini shape with random weights under a
-cap of 7.2 GiB. In each run, before a forward pass chosen at random, another tensor takes so much of the card that
-this pass or its backward pass fails in PyTorch's own allocator. Prints one line a run and a JSON summary:
-losses beside those of the undisturbed run, and what the engine says it changed.
+cap of 7.2 GiB. In each run, before a forward pass chosen at random, another tensor takes so much of the
+card that this pass or its backward pass fails in PyTorch's own allocator. Prints one line a run and a JSON
+summary: losses beside those of the undisturbed run, and what the engine says it changed.
 """
 
 from __future__ import annotations
