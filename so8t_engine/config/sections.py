@@ -211,6 +211,11 @@ class CheckpointConfig(Section):
     keep: int = setting(
         3, N_("Keep"), N_("Older checkpoints are removed once a newer one is complete."), ge=1, le=1000
     )
+    keep_best: bool = setting(
+        True,
+        N_("Keep the best"),
+        N_("Saves when an evaluation's held-out loss is the lowest so far, and keeps that checkpoint too."),
+    )
 
 
 class RunConfig(Section):

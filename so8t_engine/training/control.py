@@ -19,6 +19,7 @@ from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
 from so8t_engine.training.events import EndEvent, Event, StateEvent, WarningEvent
 from so8t_engine.training.heartbeat import Pulse, Stall
+from so8t_engine.training.lock import HEARTBEAT_S, RunLock
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import CommandReader, EventWriter, RunDirectory
 from so8t_engine.training.states import Command, State, check_command, check_transition
@@ -60,6 +61,7 @@ class RunControl:
         leave: Callable[[int], NoReturn] | None = None,
         hang_s: float | None = None,
     ) -> None:
+        self._run_lock = RunLock(run.lock)
         self._writer = EventWriter(run)
         self._on_event = on_event
         self._owner = owner
@@ -83,6 +85,15 @@ class RunControl:
             written = self._writer.write(event)
             if self._on_event is not None:
                 self._on_event(written)
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last event."""
+        return self._writer.seq
+
+    def continue_after(self, seq: int) -> None:
+        """Number further events from above ``seq``: events that were lost are not replaced by others."""
+        self._writer.continue_after(seq)
 
     def move(self, to: State, reason: str = "", cause: str = "") -> None:
         """Change the state. Raises `RunError` for a transition that the table does not have."""
@@ -183,9 +194,10 @@ class RunControl:
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=2.0)
         self._writer.close()
+        self._run_lock.release()
 
     def _watch(self) -> None:
-        next_owner_check = 0.0
+        next_owner_check = next_beat = 0.0
         while not self._closing.wait(POLL_S):
             try:
                 commands = list(self._commands.read())
@@ -195,6 +207,9 @@ class RunControl:
             for command in commands:
                 self.try_request(command)
             now = time.monotonic()
+            if now >= next_beat:
+                next_beat = now + HEARTBEAT_S
+                self._run_lock.beat()
             if self._owner is not None and now >= next_owner_check:
                 next_owner_check = now + OWNER_CHECK_S
                 if not self._owner.alive():
