@@ -12,7 +12,7 @@ from torch import Tensor
 from so8t_engine.config import Config
 from so8t_engine.errors import ModelError
 from so8t_engine.memory.geometry import model_geometry
-from so8t_engine.memory.terms import gate_activation_bytes
+from so8t_engine.memory.plain_terms import gate_activation_bytes
 from so8t_engine.model.loading import load_base
 from so8t_engine.model.so8t_model import Batch, SO8TModel, StepTotals
 from so8t_engine.so8t.attach import attach_from_placement
