@@ -18,6 +18,7 @@ from so8t_engine.cli_options import ConfigArgument, JsonOption, SetOption, error
 from so8t_engine.cli_options import print_json as _print_json
 from so8t_engine.cli_options import print_result as _print_result
 from so8t_engine.cli_results import results
+from so8t_engine.commands.serve_cli import add_commands
 from so8t_engine.errors import SO8TError
 from so8t_engine.plain_text import visible
 from so8t_engine.threads import wait_passively
@@ -309,6 +310,9 @@ def soul_import(
     from so8t_engine.commands.soul import import_
 
     _print_result(*import_(file, out, force), as_json)
+
+
+add_commands(app)
 
 
 def main() -> None:
