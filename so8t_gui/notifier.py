@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -45,16 +46,12 @@ class KeepAwake:
             self._child = None
 
     def _start(self) -> None:
+        # Each ends with this process, also where it ends without a word.
+        me = str(os.getpid())
+        until = ["tail", f"--pid={me}", "-f", "/dev/null"]
         words = {
-            "linux": [
-                "systemd-inhibit",
-                "--what=sleep:idle",
-                "--who=SO8T",
-                "--why=training",
-                "sleep",
-                "infinity",
-            ],
-            "darwin": ["caffeinate", "-i"],
+            "linux": ["systemd-inhibit", "--what=sleep:idle", "--who=SO8T", "--why=training", *until],
+            "darwin": ["caffeinate", "-i", "-w", me],
         }.get(sys.platform)
         if words is None or shutil.which(words[0]) is None:
             self.active = False
