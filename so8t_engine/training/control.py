@@ -21,7 +21,7 @@ from so8t_engine.training.events import EndEvent, Event, StateEvent, WarningEven
 from so8t_engine.training.heartbeat import Pulse, Stall
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import CommandReader, EventWriter, RunDirectory
-from so8t_engine.training.states import Command, State, check_command, check_transition
+from so8t_engine.training.states import ENDED, Command, State, check_command, check_transition
 
 log = logging.getLogger(__name__)
 
@@ -229,12 +229,17 @@ class RunControl:
         self.emit(WarningEvent(kind="stall", sentence=stall.sentence, mend=stall.mend))
 
     def try_request(self, command: Command, reason: str = "", cause: str = "") -> None:
-        """As `request`; a command that makes no sense now becomes a warning event."""
-        try:
-            self.request(command, reason, cause)
-        except RunError as error:
-            log.warning("%s", error)
-            self.emit(WarningEvent(kind="command", sentence=error.sentence, mend=error.mend))
+        """As `request`; a command that makes no sense now becomes a warning event.
+
+        One that comes after the run's end is only logged: nothing follows the end.
+        """
+        with self._lock:  # the run must not end between the refusal and its event
+            try:
+                self.request(command, reason, cause)
+            except RunError as error:
+                log.warning("%s", error)
+                if self.state not in ENDED:
+                    self.emit(WarningEvent(kind="command", sentence=error.sentence, mend=error.mend))
 
 
 def begin(control: RunControl, resume: bool) -> None:
