@@ -27,6 +27,7 @@ from so8t_gui import theme
 from so8t_gui.history_loader import FolderScan, RunLoader
 from so8t_gui.models.history import RunSummary
 from so8t_gui.models.run_model import RunModel
+from so8t_gui.plain import plain_tooltip
 from so8t_gui.preferences import Preferences
 from so8t_gui.widgets.message_bar import MessageBar
 from so8t_gui.widgets.run_view import RunView
@@ -76,7 +77,7 @@ class RunTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return self._text(run, column)
         if role == Qt.ItemDataRole.ToolTipRole and column == 0:
-            return str(run.path)
+            return plain_tooltip(str(run.path))
         if role == Qt.ItemDataRole.TextAlignmentRole and column in {2, 3}:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         if role == Qt.ItemDataRole.ForegroundRole and column == 1:

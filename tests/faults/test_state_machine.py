@@ -38,7 +38,7 @@ from so8t_engine.training.states import ACCEPTS, ENDED, TRANSITIONS, Command, St
 
 Make = Callable[..., Config]
 STEPS = int(os.environ.get("SO8T_MACHINE_STEPS", "120"))
-STEPS_A_LIFE = 100
+STEPS_AN_EXAMPLE = 400
 PATIENCE_S = 240.0
 #: Pausing and going on is tried more often than ending, so that runs live for a while.
 COMMANDS = (
@@ -166,7 +166,7 @@ class Engine(RuleBasedStateMachine):
     @rule()
     def break_down(self) -> None:
         """The model fails in the middle of a step."""
-        if self.control.state is not State.RUNNING or done["steps"] % 5:
+        if self.control.state is not State.RUNNING or done["steps"] % 9:
             return  # often enough
         done["steps"] += 1
         done["failures"] += 1
@@ -230,13 +230,14 @@ class Engine(RuleBasedStateMachine):
         assert not list(self.run.checkpoints.glob(".*partial*")), "nothing half-written is left"
 
     def teardown(self) -> None:
-        if self.live:
-            self.control.try_request(Command.ABORT)
+        self.wait(lambda: self.control.state is not State.IDLE)
+        self.control.try_request(Command.ABORT)
         if self.trainer is not None:
             self.trainer.join(PATIENCE_S)
             assert not self.trainer.is_alive()
             self.account()
             shutil.rmtree(self.run.path)
+        print(f" {done['steps']}", end="", flush=True)  # noqa: T201  (a long run shows that it lives)
 
 
 @pytest.mark.slow
@@ -262,12 +263,12 @@ def test_random_commands_to_a_real_engine(
     monkeypatch.setattr(SO8TModel, "forward", forward)
     Engine.make, Engine.root, Engine.broken = staticmethod(make), tmp_path, broken  # type: ignore[assignment]
     done.clear()
-    a_life = min(STEPS_A_LIFE, STEPS // 2)
+    an_example = min(STEPS_AN_EXAMPLE, STEPS // 2)
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Engine,
         settings=settings(
-            max_examples=-(-STEPS // a_life),
-            stateful_step_count=a_life,
+            max_examples=-(-STEPS // an_example),
+            stateful_step_count=an_example,
             deadline=None,
             database=None,
             phases=[Phase.generate],
