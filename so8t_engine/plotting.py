@@ -32,7 +32,7 @@ def figure(width: float, height: float) -> Any:  # noqa: ANN401  (imported lazil
 def svg(plot: Any) -> str:  # noqa: ANN401
     """The figure as an ``<svg>`` element, without date and prologue."""
     buffer = io.StringIO()
-    plot.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    plot.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

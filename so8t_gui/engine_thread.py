@@ -20,6 +20,9 @@ from so8t_engine.training.events import Event
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.session import EngineSession, Sink
+from so8t_gui.models.event_cache import WORTHWHILE_BYTES
+from so8t_gui.models.run_model import RunModel
+from so8t_gui.models.run_reader import read_run
 
 
 class _Detached(Exception):  # noqa: N818  (no error: the way out of a loop)
@@ -63,6 +66,22 @@ class WindowSession(EngineSession):
         """Whether the trainer lives in this process, where it cannot be killed by itself."""
         return self._placement == "thread" and not self._attach
 
+    @property
+    def past(self) -> Path | None:
+        """The event file of a run that began before this session and is too long to read event by event."""
+        file = self.run.events
+        earlier = (self._attach or self._resume) and file.exists()
+        return file if earlier and file.stat().st_size >= WORTHWHILE_BYTES else None
+
+    def go_on_from(self, offset: int, model: RunModel) -> None:
+        """Hand over only what comes after ``offset``; ``model`` holds what came before."""
+        self._reader.offset = offset
+        self.state = model.state
+        self._last_step = model.last_step.step if model.last_step is not None else 0
+        if model.end is not None and model.ended:
+            self._ended = not self._resume
+            self.exit_status = 1 if model.end.status == "failed" else 0
+
     def detach(self) -> None:
         """Stop following soon; the trainer goes on."""
         self._leaving = True
@@ -78,10 +97,12 @@ class EngineThread(QThread):
 
     Signals:
         arrived: events wait to be taken with `take`.
+        caught_up: the `RunModel` of what a run did before; `arrived` tells only of what comes after.
         broken: following failed; sentence and mend.
     """
 
     arrived = Signal()
+    caught_up = Signal(object)
     broken = Signal(str, str)
 
     def __init__(self, session: WindowSession, parent: QObject | None = None) -> None:
@@ -105,9 +126,22 @@ class EngineThread(QThread):
         if first:
             self.arrived.emit()
 
+    def _catch_up(self) -> None:
+        """Read a long past at once instead of event by event."""
+        past = self.session.past
+        if past is None:
+            return
+        try:
+            model, offset = read_run(past)
+        except OSError:
+            return  # the session meets the same fault and reports it
+        self.session.go_on_from(offset, model)
+        self.caught_up.emit(model)
+
     def run(self) -> None:
         """Follow until the run has ended; never raises into Qt."""
         try:
+            self._catch_up()
             self.exit_status = self.session.follow(self._put)
         except _Detached:
             self.exit_status = 0

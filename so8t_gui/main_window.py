@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QCoreApplication, QEvent, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QKeySequence
+from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QKeySequence, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
     QFileDialog,
@@ -15,7 +15,6 @@ from PySide6.QtWidgets import (
     QListWidgetItem,
     QMainWindow,
     QMenuBar,
-    QStackedWidget,
     QStatusBar,
     QWidget,
 )
@@ -28,6 +27,7 @@ from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.icons import icon, program_icon
 from so8t_gui.models.history import summarise
 from so8t_gui.models.known_rows import KnownRows
+from so8t_gui.page_stack import PageSpec, PageStack
 from so8t_gui.pages.about_page import AboutPage
 from so8t_gui.pages.history_page import HistoryPage
 from so8t_gui.pages.run_page import RunPage
@@ -38,8 +38,6 @@ from so8t_gui.start_up import StartUp
 from so8t_gui.widgets.autostart_action import AutostartAction
 from so8t_gui.widgets.card_label import CardLabel
 from so8t_gui.widgets.close_dialogs import CloseChoice, EndingDialog, ask_before_closing
-
-PAGES = ("run", "settings", "history", "about")
 
 
 class MainWindow(QMainWindow):
@@ -76,14 +74,7 @@ class MainWindow(QMainWindow):
 
     def _build(self) -> None:
         self.setWindowTitle(_("SO8T Control Panel"))
-        self.run_page = RunPage(self.controller, self.preferences)
-        self.settings_page = SettingsPage(known_rows=self._known_rows)
-        self.settings_page.set_config(self._config)
-        self.history_page = HistoryPage(self._history_folder, self.preferences)
-        self.about_page = AboutPage()
-        self.pages = QStackedWidget()
-        for page in (self.run_page, self.settings_page, self.history_page, self.about_page):
-            self.pages.addWidget(page)
+        self.pages = PageStack(self._page_specs())
         self.navigation = self._make_navigation()
         centre = QWidget()
         layout = QHBoxLayout(centre)
@@ -97,13 +88,67 @@ class MainWindow(QMainWindow):
         status.setSizeGripEnabled(False)
         status.addPermanentWidget(CardLabel())
         self.setStatusBar(status)
-        self.run_page.controls.start_clicked.connect(self.start_run)
-        self.run_page.resume_asked.connect(self.resume)
-        self.settings_page.configChanged.connect(self._on_config)
-        self.history_page.attach_asked.connect(self.attach)
-        self.history_page.resume_asked.connect(self.resume)
         self._on_state()
-        self._on_config(self.settings_page.config())
+        if self.isVisible():
+            self.pages.build_when_idle()
+
+    def _page_specs(self) -> list[PageSpec]:
+        """Every page, in the order of the navigation."""
+        return [
+            PageSpec("run", _("Run"), self._make_run_page),
+            PageSpec("settings", _("Settings"), self._make_settings_page),
+            PageSpec("history", _("History"), self._make_history_page),
+            PageSpec("about", _("About"), AboutPage),
+        ]
+
+    def _make_run_page(self) -> RunPage:
+        page = RunPage(self.controller, self.preferences)
+        page.controls.start_clicked.connect(self.start_run)
+        page.resume_asked.connect(self.resume)
+        return page
+
+    def _make_settings_page(self) -> SettingsPage:
+        page = SettingsPage(known_rows=self._known_rows)
+        page.set_config(self._config)
+        page.configChanged.connect(self._on_config)
+        page.set_locked(self.controller.live)
+        QTimer.singleShot(0, page, lambda: self._on_config(page.config()))
+        return page
+
+    def _make_history_page(self) -> HistoryPage:
+        page = HistoryPage(self._history_folder, self.preferences)
+        page.attach_asked.connect(self.attach)
+        page.resume_asked.connect(self.resume)
+        page.duplicate_asked.connect(self.duplicate)
+        return page
+
+    @property
+    def run_page(self) -> RunPage:
+        page = self.pages.page("run")
+        assert isinstance(page, RunPage)
+        return page
+
+    @property
+    def settings_page(self) -> SettingsPage:
+        page = self.pages.page("settings")
+        assert isinstance(page, SettingsPage)
+        return page
+
+    @property
+    def history_page(self) -> HistoryPage:
+        page = self.pages.page("history")
+        assert isinstance(page, HistoryPage)
+        return page
+
+    @property
+    def about_page(self) -> AboutPage:
+        page = self.pages.page("about")
+        assert isinstance(page, AboutPage)
+        return page
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.pages.build_when_idle()
 
     def _make_navigation(self) -> QListWidget:
         navigation = QListWidget()
@@ -112,8 +157,8 @@ class MainWindow(QMainWindow):
         navigation.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         navigation.setIconSize(QSize(20, 20))
         colour = theme.current()["text"]
-        for name, title in zip(PAGES, (_("Run"), _("Settings"), _("History"), _("About")), strict=True):
-            navigation.addItem(QListWidgetItem(icon(name, colour), title))
+        for spec in self.pages.specs:
+            navigation.addItem(QListWidgetItem(icon(spec.name, colour), spec.title))
         navigation.setFixedWidth(max(140, navigation.sizeHintForColumn(0) + 40))
         navigation.currentRowChanged.connect(self.pages.setCurrentIndex)
         navigation.setCurrentRow(0)
@@ -131,8 +176,8 @@ class MainWindow(QMainWindow):
         run.addSeparator()
         self._action(run, _("&Quit"), "Ctrl+Q", self.close)
         view = bar.addMenu(_("&View"))
-        for i, title in enumerate((_("Run"), _("Settings"), _("History"), _("About"))):
-            self._action(view, title, f"Ctrl+{i + 1}", lambda i=i: self.navigation.setCurrentRow(i))
+        for i, spec in enumerate(self.pages.specs):
+            self._action(view, spec.title, f"Ctrl+{i + 1}", lambda i=i: self.navigation.setCurrentRow(i))
         view.addSeparator()
         # The names of languages stand in their own language, whatever the present one is.
         languages = view.addMenu(_("&Language"))
@@ -186,16 +231,19 @@ class MainWindow(QMainWindow):
 
     def _take_down(self) -> dict[str, Any]:
         """Remove all pages, and return what they showed. The style then changes an empty window quickly."""
-        self._config = self.settings_page.config() or self._config
-        self._history_folder = self.history_page.folder
-        opened = self.history_page.opened
-        kept = {
+        self.pages.stop()
+        kept: dict[str, Any] = {
             "row": self.navigation.currentRow(),
             "view": self.run_page.view.view_state(),
-            "opened": (opened, self.history_page.view.model) if opened is not None else None,
+            "opened": None,
         }
-        self.history_page.shut_down()
-        self.settings_page.shut_down()
+        if self.pages.is_built("settings"):
+            self._config = self.settings_page.config() or self._config
+        if self.pages.is_built("history"):
+            self._history_folder = self.history_page.folder
+            opened = self.history_page.opened
+            kept["opened"] = (opened, self.history_page.view.model) if opened is not None else None
+        self._shut_pages_down()
         self.run_page.disconnect_controller()
         old = self.takeCentralWidget()
         if old is not None:
@@ -209,6 +257,14 @@ class MainWindow(QMainWindow):
             self.removeAction(action)
         return kept
 
+    def _shut_pages_down(self) -> None:
+        """Stop what pages do in the background."""
+        self.pages.stop()
+        if self.pages.is_built("history"):
+            self.history_page.shut_down()
+        if self.pages.is_built("settings"):
+            self.settings_page.shut_down()
+
     def _restore(self, kept: dict[str, Any]) -> None:
         """Show again what was shown before `_take_down`."""
         self.run_page.view.restore(kept["view"])
@@ -219,8 +275,8 @@ class MainWindow(QMainWindow):
     # Runs
 
     def _on_state(self) -> None:
-        live = self.controller.live
-        self.settings_page.set_locked(live)
+        if self.pages.is_built("settings"):
+            self.settings_page.set_locked(self.controller.live)
         self._refresh_start()
         name = self.controller.run_path.name if self.controller.run_path is not None else ""
         self.setWindowTitle(_("SO8T Control Panel") + (f" – {name}" if name else ""))
@@ -228,17 +284,23 @@ class MainWindow(QMainWindow):
     def _on_config(self, config: Config | None) -> None:
         if config is not None:
             self._config = config
-            self.history_page.set_folder(Path(config.run.directory))
+            if self.pages.is_built("history"):
+                self.history_page.set_folder(Path(config.run.directory))
+            else:
+                self._history_folder = Path(config.run.directory)
         self._refresh_start()
 
     def _learn_rows(self) -> None:
         """A run that has read its rows tells their number, and the preview of the next can count steps."""
         config = self.controller.config
-        if config is not None and self._known_rows.learn(config, self.controller.model.facts):
+        learned = config is not None and self._known_rows.learn(config, self.controller.model.facts)
+        if learned and self.pages.is_built("settings"):
             self.settings_page.refresh_preview()
 
     def _refresh_start(self) -> None:
-        possible, reason = self.settings_page.can_start()
+        # Until the settings page is built, pressing Start builds it and asks it.
+        built = self.pages.is_built("settings")
+        possible, reason = self.settings_page.can_start() if built else (True, "")
         self.run_page.controls.set_startable(possible, reason)
         self.start_action.setEnabled(possible and not self.controller.live)
 
@@ -278,6 +340,11 @@ class MainWindow(QMainWindow):
             return False
         return self.controller.resume(path)
 
+    def duplicate(self, path: Path) -> None:
+        """Put a run's settings into the form."""
+        self.show_page("settings")
+        self.settings_page.load_file(path / "config.yaml")
+
     def open_run(self, path: Path) -> bool:
         """Show a run folder: attach where its trainer lives, else read it."""
         try:
@@ -311,8 +378,8 @@ class MainWindow(QMainWindow):
             self.open_run(Path(chosen))
 
     def show_page(self, name: str) -> None:
-        """Go to one of `PAGES`."""
-        self.navigation.setCurrentRow(PAGES.index(name))
+        """Go to a page by its name."""
+        self.navigation.setCurrentRow([spec.name for spec in self.pages.specs].index(name))
 
     # Leaving
 
@@ -331,8 +398,7 @@ class MainWindow(QMainWindow):
             return
         self.preferences.geometry = self.saveGeometry()
         self.start_up.shut_down()
-        self.history_page.shut_down()
-        self.settings_page.shut_down()
+        self._shut_pages_down()
         event.accept()
         self.closed.emit()
 

@@ -108,12 +108,20 @@ class RunController(QObject):
         self.exit_status, self._asked, self._later = None, None, None
         self._thread = EngineThread(session, self)
         self._thread.arrived.connect(self._drain)
+        self._thread.caught_up.connect(self._take_past)
         self._thread.broken.connect(self.failed)
         self._thread.finished.connect(self._finish)
         self._thread.start()
         self.replaced.emit()
         self.state_changed.emit()
         return True
+
+    @Slot(object)
+    def _take_past(self, model: RunModel) -> None:
+        """A run that was joined late: what it did before is there at once."""
+        self.model = model
+        self.replaced.emit()
+        self.state_changed.emit()
 
     @Slot()
     def _drain(self) -> None:

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QApplication
 
 from so8t_engine.i18n import LANGUAGES, language
 from so8t_gui import theme
-from so8t_gui.main_window import PAGES, MainWindow
+from so8t_gui.main_window import MainWindow
 from so8t_gui.widgets.run_view import RunView
 
 SETTLE_MS = 350
@@ -28,7 +28,7 @@ def _settle() -> None:
 
 def _shown_view(window: MainWindow) -> RunView | None:
     """The view of a run on the page that is shown, if it has one."""
-    page = window.pages.currentWidget()
+    page = window.pages.current_page()
     if page is window.run_page:
         return window.run_page.view
     return (
@@ -55,7 +55,7 @@ def save_screenshots(
     for code in [only_language] if only_language else list(LANGUAGES):
         for look in [only_theme] if only_theme else ["light", "dark"]:
             window.show_as(code, look)
-            for page in PAGES:
+            for page in [spec.name for spec in window.pages.specs]:
                 window.show_page(page)
                 view = _shown_view(window)
                 for index, tab in enumerate(TABS) if view is not None else [(0, "")]:

@@ -143,6 +143,51 @@ class MemoryConfig(Section):
             "to slow memory."
         ),
     )
+    layers: Literal["lean", "plain"] = setting(
+        "lean",
+        N_("Decoder layers"),
+        N_(
+            "lean: the program's own way through the layers, which keeps little memory (Phi-3, Llama, "
+            "Mistral and Qwen2; others run as plain). plain: as transformers and peft wrote them, for "
+            "comparison."
+        ),
+        advanced=True,
+    )
+    offload_activations: bool = setting(
+        False,
+        N_("Offload activations"),
+        N_(
+            "With gradient checkpointing, each layer's input waits in system memory for the backward pass. "
+            "The copies run beside the computation."
+        ),
+    )
+    kept_layers: int = setting(
+        0,
+        N_("Layers without recomputation"),
+        N_(
+            "With gradient checkpointing, so many of the last layers keep their activations all the same: "
+            "faster, for memory that is left over."
+        ),
+        unit=N_("layers"),
+        advanced=True,
+        ge=0,
+        le=1024,
+    )
+    mlp_tile: int = setting(
+        1024,
+        N_("MLP tile"),
+        N_("Tokens that pass through an MLP at once. Smaller saves memory on long sequences."),
+        unit=N_("tokens"),
+        advanced=True,
+        ge=64,
+        le=131072,
+    )
+    loss_path: Literal["chunked", "full"] = setting(
+        "chunked",
+        N_("Loss"),
+        N_("chunked: logits of a few tokens at a time. full: of all tokens at once, for comparison."),
+        advanced=True,
+    )
     loss_chunk: int = setting(
         256,
         N_("Loss chunk"),
@@ -165,6 +210,11 @@ class CheckpointConfig(Section):
     )
     keep: int = setting(
         3, N_("Keep"), N_("Older checkpoints are removed once a newer one is complete."), ge=1, le=1000
+    )
+    keep_best: bool = setting(
+        True,
+        N_("Keep the best"),
+        N_("Saves when an evaluation's held-out loss is the lowest so far, and keeps that checkpoint too."),
     )
 
 

@@ -23,7 +23,7 @@ class Interval:
     high: float | None
 
 
-def percentile_interval(value: float, draws: Sequence[float]) -> Interval:
+def percentile_interval(value: float, draws: Sequence[float] | Floats) -> Interval:
     """The 2.5 % and 97.5 % quantiles of bootstrap draws; draws that are NaN (a class was not drawn) are
     left out. Efron and Tibshirani 1993, chapter 13."""
     known = np.array([d for d in draws if not math.isnan(d)])

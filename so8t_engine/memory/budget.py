@@ -6,17 +6,17 @@ configuration on this device, its figure decides, and the result says so.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
-
-import psutil
 
 from so8t_engine.config import Config
 from so8t_engine.i18n import N_, _
 from so8t_engine.memory.geometry import ModelGeometry, model_geometry
+from so8t_engine.memory.lean_terms import runs_lean
+from so8t_engine.memory.machine import Machine, free_system_memory, this_machine
 from so8t_engine.memory.measured import ProbeResult, find, memory_digest
-from so8t_engine.memory.nvml import card_name, card_total
-from so8t_engine.memory.terms import EXPECTED, HIGH, LOW, step_terms
+from so8t_engine.memory.needed import Needed, needed
+from so8t_engine.memory.nvml import card_total
 
 GIB = 1024**3
 
@@ -28,14 +28,20 @@ TERM_TITLES: dict[str, str] = {
     "lora": N_("LoRA weights"),
     "gradients": N_("Gradients"),
     "optimizer": N_("Optimizer state"),
+    "optimizer_paged": N_("Optimizer state, paged"),
     "so8t": N_("SO8T parameters"),
+    "batch": N_("Tokens of a step"),
     "saved_activations": N_("Saved activations"),
     "working_set": N_("Working set at the peak"),
-    "dequantised": N_("Dequantised weight of one layer"),
+    "logits": N_("Logits and their gradient"),
+    "dequantised": N_("Dequantised weights"),
     "attention": N_("Attention mask and matrix"),
     "fragmentation": N_("Fragmentation reserve"),
+    "libraries": N_("Workspace of the libraries"),
     "context": N_("Driver context and libraries"),
 }
+#: Terms outside PyTorch's allocator.
+OUTSIDE = ("optimizer_paged", "context")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,9 @@ class Estimate:
         notes: sentences on what the estimate rests on.
         on_cpu: it concerns system memory, not a card.
         measured: what a probe of this configuration measured on this device; None without one.
+        plain_bytes: reserved at the peak without corrections from earlier runs; on the CPU everything.
+        beside_bytes: what other programs hold on the card, where that was taken into account.
+        phases: phase → what the allocator reserves at its highest moment.
     """
 
     fits: bool
@@ -65,6 +74,9 @@ class Estimate:
     notes: tuple[str, ...] = ()
     on_cpu: bool = False
     measured: ProbeResult | None = None
+    plain_bytes: int = 0
+    beside_bytes: int | None = None
+    phases: dict[str, int] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -133,7 +145,9 @@ class Estimate:
             "low_bytes": self.low_bytes,
             "high_bytes": self.high_bytes,
             "budget_bytes": self.budget_bytes,
+            "beside_bytes": self.beside_bytes,
             "terms": dict(self.terms),
+            "phases": dict(self.phases),
             "source": self.source,
             "measured": None if self.measured is None else asdict(self.measured),
             "on_cpu": self.on_cpu,
@@ -158,39 +172,32 @@ def compute_bytes(config: Config, *, cpu: bool) -> int:
     return 4 if kind == "fp32" or (kind == "auto" and cpu) else 2
 
 
-#: On the CPU interpreter and libraries replace the driver's context: 0.52 GB resident after importing
-#: torch, transformers, peft and bitsandbytes, to which the rows come. glibc's heap keeps much of what was
-#: freed: a small Phi-3 (nf4, r 16, no checkpointing) peaked at 1.51, 3.03 and 5.72 GB resident for 1,536,
-#: 4,096 and 8,192 tokens where 1.07 and 1.91 GB of the first two were alive.
-_CPU = (
-    replace(LOW, fragmentation=0.0, heap=0.1, context_bytes=500_000_000),
-    replace(EXPECTED, fragmentation=0.0, heap=0.85, context_bytes=700_000_000),
-    replace(HIGH, fragmentation=0.0, heap=1.1, context_bytes=1_200_000_000),
-)
-
-
-def _budget(config: Config, cpu: bool) -> int:
+def _budget(config: Config, machine: Machine, cpu: bool, beside: int | None) -> int:
     if cpu:
-        return int(psutil.virtual_memory().available)
+        return free_system_memory()
     limit = int(config.memory.limit_gib * GIB)
-    total = card_total()
-    return limit if total is None else min(limit, total)
+    return limit if machine.total is None else min(limit, machine.total - (beside or 0))
 
 
-def _notes(config: Config, geometry: ModelGeometry, phase: str, cpu: bool) -> tuple[str, ...]:
+def _notes(config: Config, geometry: ModelGeometry, found: Needed, machine: Machine) -> tuple[str, ...]:
     notes = [_("Estimated for rows that fill the whole sequence length, not measured.")]
-    if phase == "loss":
-        notes.append(_("The peak is in the loss, where logits of one chunk exist."))
-    else:
-        notes.append(_("The peak is in the backward pass of one layer."))
-    if cpu:
+    if found.moment in _MOMENTS:
+        notes.append(_(_MOMENTS[found.moment]))
+    if found.cpu:
         notes.append(_("The run uses the CPU: free system memory is what counts, not the card's limit."))
-    elif card_total() is None:
+    elif machine.total is None:
         notes.append(_("No NVIDIA card answers here; this is an estimate for one with the limit given."))
-    else:
+    elif machine.calibration.context is None:
         notes.append(_("The driver context differs from card to card by some 0.5 GB; the range includes it."))
-    if config.model.quantization == "int8" and config.training.gradient_checkpointing:
-        notes.append(_("int8 uses re-entrant checkpointing; the other kind would free nothing."))
+    if machine.calibration.runs:
+        notes.append(
+            _("Corrected by what %(count)d finished runs on this device needed: %(percent)+.1f %%.")
+            % {"count": machine.calibration.runs, "percent": 100 * (machine.calibration.factor - 1)}
+        )
+    if not runs_lean(config, geometry) and config.memory.layers == "lean":
+        notes.append(_("This model's layers run as transformers wrote them, which needs more memory."))
+        if config.model.quantization == "int8" and config.training.gradient_checkpointing:
+            notes.append(_("int8 uses re-entrant checkpointing; the other kind would free nothing."))
     if not geometry.known_architecture:
         notes.append(
             _("The architecture %(name)s is not known; its layers are assumed to be Llama's.")
@@ -203,6 +210,14 @@ def _notes(config: Config, geometry: ModelGeometry, phase: str, cpu: bool) -> tu
         )
     return tuple(notes)
 
+
+_MOMENTS = {
+    "loss": N_("The peak is in the loss, where logits of one chunk exist."),
+    "forward": N_("The peak is in the forward pass of the last layers."),
+    "backward": N_("The peak is in the backward pass of one layer."),
+    "optimizer": N_("The peak is in the optimizer's step."),
+    "evaluation": N_("The peak is in the evaluation."),
+}
 
 _PHASE_NAMES = {
     "loading": N_("loading"),
@@ -222,8 +237,12 @@ def _measured_notes(measured: ProbeResult) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def estimate(config: Config) -> Estimate:
+def estimate(config: Config, machine: Machine | None = None, beside: int | None = None) -> Estimate:
     """The memory that training with ``config`` will need.
+
+    Args:
+        machine: where it will run; None is this one.
+        beside: bytes that other programs hold on the card and will go on holding; None is not known.
 
     Raises:
         UnknownModelError: a Hub model of which nothing is on this computer; its size is unknown.
@@ -231,26 +250,27 @@ def estimate(config: Config) -> Estimate:
             the gate does not exist.
     """
     geometry = model_geometry(config.model.path, config.model.revision)
-    cpu = runs_on_cpu(config)
+    cpu = runs_on_cpu(config) if machine is None else config.model.device == "cpu"
+    where = machine or this_machine(cpu)
     compute = compute_bytes(config, cpu=cpu)
-    assumptions = _CPU if cpu else (LOW, EXPECTED, HIGH)
-    (low, _p), (terms, phase), (high, _q) = (
-        step_terms(config, geometry, assumed, cpu=cpu, compute=compute) for assumed in assumptions
-    )
-    paged = not cpu and config.training.optimizer.startswith("paged")
-    reserved = sum(terms.values()) - terms["context"] - (terms["optimizer"] if paged else 0)
-    budget = _budget(config, cpu)
-    measured = find(memory_digest(config, geometry, "cpu" if cpu else card_name() or ""))
-    needed = sum(terms.values()) if measured is None else measured.peak_bytes
+    low, found, high = needed(config, geometry, where, cpu=cpu, compute=compute)
+    terms = {name: found.terms.get(name, 0) for name in TERM_TITLES}
+    reserved = sum(size for name, size in terms.items() if name not in OUTSIDE)
+    budget = _budget(config, where, cpu, beside)
+    measured = find(memory_digest(config, geometry, "cpu" if cpu else where.card))
+    total = sum(terms.values())
     return Estimate(
-        fits=needed <= budget,
+        fits=(total if measured is None else measured.peak_bytes) <= budget,
         peak_bytes=reserved - terms["fragmentation"],
         peak_reserved_bytes=reserved,
-        low_bytes=sum(low.values()),
-        high_bytes=sum(high.values()),
+        plain_bytes=found.plain,
+        low_bytes=min(low, total),
+        high_bytes=max(high, total),
         budget_bytes=budget,
+        beside_bytes=None if cpu else beside,
         terms=terms,
-        notes=_measured_notes(measured) if measured else _notes(config, geometry, phase, cpu),
+        phases=found.phases,
+        notes=_measured_notes(measured) if measured else _notes(config, geometry, found, where),
         measured=measured,
         on_cpu=cpu,
     )

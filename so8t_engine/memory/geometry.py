@@ -12,15 +12,10 @@ from typing import Any
 
 from so8t_engine.errors import ModelError
 from so8t_engine.i18n import _
+from so8t_engine.memory.families import FAMILIES, family_of
 from so8t_engine.paths import resources_dir
 
 EMBEDDED = "embedded"
-#: transformers' ``model_type`` of architectures whose attention and MLP inputs are fused.
-FUSED_TYPES = frozenset({"phi3"})
-#: ``model_type`` of architectures with q/k/v/o and gate/up/down as seven layers.
-SEPARATE_TYPES = frozenset(
-    {"llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3"}
-)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 
 
@@ -43,13 +38,15 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class ModelGeometry:
-    """Sizes of a decoder-only model with a gated MLP.
+    """Sizes of a decoder-only model.
 
     Attributes:
         hidden, intermediate, layers, heads, kv_heads, head_dim, vocabulary: as in ``config.json``.
         tied: the head shares the embedding's weights.
-        fused: ``qkv_proj`` and ``gate_up_proj`` instead of five separate layers.
+        layer_extras: parameters of a decoder layer that are no linear weights: norms and biases.
+        final_extras: those of the norm after the last layer.
         positions: longest sequence that the model was made for.
+        sliding_window: tokens that attention looks back where that is limited; None where it is not.
         model_type: transformers' name of the architecture.
     """
 
@@ -61,14 +58,16 @@ class ModelGeometry:
     head_dim: int
     vocabulary: int
     tied: bool
-    fused: bool = True
+    layer_extras: int
+    final_extras: int
     positions: int = 4096
     model_type: str = "phi3"
+    sliding_window: int | None = None
 
     @property
     def known_architecture(self) -> bool:
         """Whether the layer names are known rather than assumed."""
-        return self.model_type in FUSED_TYPES | SEPARATE_TYPES
+        return self.model_type in FAMILIES
 
     @property
     def qkv_features(self) -> int:
@@ -78,25 +77,30 @@ class ModelGeometry:
     @property
     def linears(self) -> tuple[Linear, ...]:
         """The linear layers of one decoder layer, in order of use."""
+        family = family_of(self.model_type)
         hidden, inner, queries = self.hidden, self.intermediate, self.heads * self.head_dim
         keys = self.kv_heads * self.head_dim
-        output, down = Linear("o_proj", queries, hidden), Linear("down_proj", inner, hidden)
-        if self.fused:
-            return (
-                Linear("qkv_proj", hidden, self.qkv_features),
-                output,
-                Linear("gate_up_proj", hidden, 2 * inner),
-                down,
-            )
-        return (
+        found = [
             Linear("q_proj", hidden, queries),
             Linear("k_proj", hidden, keys),
             Linear("v_proj", hidden, keys),
-            output,
-            Linear("gate_proj", hidden, inner),
-            Linear("up_proj", hidden, inner),
-            down,
-        )
+        ]
+        if family.fused_qkv:
+            found = [Linear("qkv_proj", hidden, self.qkv_features)]
+        found.append(Linear("o_proj", queries, hidden))
+        if family.fused_mlp:
+            found.append(Linear("gate_up_proj", hidden, 2 * inner))
+        elif family.gated:
+            found += [Linear("gate_proj", hidden, inner), Linear("up_proj", hidden, inner)]
+        else:
+            found.append(Linear(family.names[0], hidden, inner))
+        found.append(Linear("down_proj" if family.gated else family.names[1], inner, hidden))
+        return tuple(found)
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies two projections."""
+        return family_of(self.model_type).gated
 
     @property
     def linear_parameters(self) -> int:
@@ -110,8 +114,8 @@ class ModelGeometry:
 
     @property
     def norm_parameters(self) -> int:
-        """Two norms a layer and the final one."""
-        return (2 * self.layers + 1) * self.hidden
+        """Norms and biases of all layers, and the final norm."""
+        return self.layers * self.layer_extras + self.final_extras
 
     @property
     def parameters(self) -> int:
@@ -152,21 +156,6 @@ _FUSED_NAME = {
     "up_proj": "gate_up_proj",
 }
 
-_MINI = ModelGeometry(3072, 8192, 32, 32, 32, 96, 32064, tied=False, positions=131072)
-_MEDIUM = ModelGeometry(5120, 17920, 40, 40, 10, 128, 32064, tied=False, positions=131072)
-
-#: Shapes of published Phi-3 models, from their config.json on the Hub, for when none is on disk.
-KNOWN_MODELS: dict[str, ModelGeometry] = {
-    "microsoft/Phi-3.5-mini-instruct": _MINI,
-    "microsoft/Phi-3-mini-128k-instruct": _MINI,
-    "microsoft/Phi-3-mini-4k-instruct": ModelGeometry(3072, 8192, 32, 32, 32, 96, 32064, tied=False),
-    "microsoft/Phi-3-medium-128k-instruct": _MEDIUM,
-    "microsoft/Phi-3-medium-4k-instruct": ModelGeometry(5120, 17920, 40, 40, 10, 128, 32064, tied=False),
-    "microsoft/Phi-4-mini-instruct": ModelGeometry(
-        3072, 8192, 32, 24, 8, 128, 200064, tied=True, positions=131072
-    ),
-}
-
 
 def _number(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
     value = values.get(key)
@@ -193,32 +182,85 @@ def geometry_from_config(values: Mapping[str, Any], where: str = "config.json") 
     inner = values.get("text_config")
     if isinstance(inner, Mapping):  # models that also see pictures keep the decoder's sizes in here
         values = {**values, **inner}
+    model_type = str(values.get("model_type", ""))
+    family = family_of(model_type)
+    values = {**family.defaults, **{key: value for key, value in values.items() if value is not None}}
     if any("expert" in key and isinstance(value, int) and value > 1 for key, value in values.items()):
         raise ModelError(
             _("%(path)s describes a mixture of experts, which is not supported.") % {"path": where},
             _("Choose a dense model, for example microsoft/Phi-3.5-mini-instruct."),
         )
-    model_type = str(values.get("model_type", ""))
     hidden, heads = _number(values, "hidden_size", where), _number(values, "num_attention_heads", where)
     if hidden % 8:
         raise ModelError(
             _("%(path)s: hidden_size %(size)d is not a multiple of 8.") % {"path": where, "size": hidden},
             _("SO(8) rotations need blocks of 8; choose another model."),
         )
+    inner_size = _number(values, "intermediate_size", where)
+    kv_heads = _number(values, "num_key_value_heads", where, heads)
+    size = _number(values, "head_dim", where, max(hidden // heads, 1))
+    per_norm = hidden * (2 if family.norm_bias else 1)
+    extras = family.norms * per_norm
+    extras += {"none": 0, "head": 2 * size, "all": (heads + kv_heads) * size}[family.head_norm]
+    extras += (heads + 2 * kv_heads) * size * _has(values, family.query_bias)
+    extras += hidden * _has(values, family.output_bias)
+    extras += ((2 if family.gated else 1) * inner_size + hidden) * _has(values, family.mlp_bias)
     return ModelGeometry(
         hidden=hidden,
-        intermediate=_number(values, "intermediate_size", where),
+        intermediate=inner_size,
         layers=_number(values, "num_hidden_layers", where),
         heads=heads,
-        kv_heads=_number(values, "num_key_value_heads", where, heads),
-        head_dim=_number(values, "head_dim", where, max(hidden // heads, 1)),
+        kv_heads=kv_heads,
+        head_dim=size,
         vocabulary=_number(values, "vocab_size", where),
-        # Gemma ties by default and leaves the key out of its file.
-        tied=bool(values.get("tie_word_embeddings", model_type.startswith("gemma"))),
-        fused=model_type in FUSED_TYPES,
+        tied=bool(values.get("tie_word_embeddings", False)),
+        layer_extras=extras,
+        final_extras=per_norm if family.final_norm else 0,
         positions=_number(values, "max_position_embeddings", where, 4096),
         model_type=model_type,
+        sliding_window=_window(values),
     )
+
+
+def _window(values: Mapping[str, Any]) -> int | None:
+    window = values.get("sliding_window")
+    used = values.get("use_sliding_window", True)
+    return window if used and isinstance(window, int) and not isinstance(window, bool) else None
+
+
+def _has(values: Mapping[str, Any], setting: str | bool) -> bool:
+    """A fixed answer, or what ``config.json`` says."""
+    return setting if isinstance(setting, bool) else bool(values.get(setting, False))
+
+
+def _known(*parts: Mapping[str, int | bool]) -> ModelGeometry:
+    values: dict[str, Any] = {"model_type": "phi3", "vocab_size": 32064}
+    for part in parts:
+        values |= part
+    return geometry_from_config(values)
+
+
+_MINI = {
+    "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32, "num_attention_heads": 32,
+}  # fmt: skip
+_MEDIUM = {
+    "hidden_size": 5120, "intermediate_size": 17920, "num_hidden_layers": 40, "num_attention_heads": 40,
+    "num_key_value_heads": 10,
+}  # fmt: skip
+_LONG = {"max_position_embeddings": 131072}
+_FOUR = {
+    "num_attention_heads": 24, "num_key_value_heads": 8, "vocab_size": 200064, "tie_word_embeddings": True,
+}  # fmt: skip
+
+#: Shapes of published Phi-3 models, from their config.json on the Hub, for when none is on disk.
+KNOWN_MODELS: dict[str, ModelGeometry] = {
+    "microsoft/Phi-3.5-mini-instruct": _known(_MINI, _LONG),
+    "microsoft/Phi-3-mini-128k-instruct": _known(_MINI, _LONG),
+    "microsoft/Phi-3-mini-4k-instruct": _known(_MINI),
+    "microsoft/Phi-3-medium-128k-instruct": _known(_MEDIUM, _LONG),
+    "microsoft/Phi-3-medium-4k-instruct": _known(_MEDIUM),
+    "microsoft/Phi-4-mini-instruct": _known(_MINI, _LONG, _FOUR),
+}
 
 
 _cache: dict[Path, tuple[int, int, ModelGeometry]] = {}

@@ -55,6 +55,7 @@ _lock = threading.Lock()
 _library: Any = None
 _failure: NvmlMissing | None = None
 _handles: dict[int, tuple[Any, str]] = {}
+_capabilities: dict[int, tuple[int, int]] = {}
 
 
 def _load() -> Any:  # noqa: ANN401  (pynvml carries no types)
@@ -132,3 +133,14 @@ def card_name(index: int = 0) -> str | None:
     """The driver's name of card ``index``, or None where there is no NVIDIA card."""
     reading = read_memory(index)
     return reading.name if isinstance(reading, NvmlReading) else None
+
+
+def card_capability(index: int = 0) -> tuple[int, int] | None:
+    """CUDA compute capability of card ``index``, or None where the driver does not tell."""
+    if not isinstance(read_memory(index), NvmlReading):
+        return None
+    if index not in _capabilities:
+        with contextlib.suppress(Exception):
+            major, minor = _library.nvmlDeviceGetCudaComputeCapability(_handles[index][0])
+            _capabilities[index] = (int(major), int(minor))
+    return _capabilities.get(index)

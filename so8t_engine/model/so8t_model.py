@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from so8t_engine.config import Config
 from so8t_engine.config.training import SO8TConfig
 from so8t_engine.data.packed import ROW_INDEX
+from so8t_engine.model.lean.body import LeanBody, why_not_lean
+from so8t_engine.model.lean.loss import linear_cross_entropy
 from so8t_engine.model.packed import PackedRows, use_packed_attention
 from so8t_engine.model.targets import resolve_targets
 from so8t_engine.so8t.adapter import AdapterOutput, Rotations, SO8TAdapter
@@ -33,6 +36,8 @@ from so8t_engine.so8t.losses import (
 from so8t_engine.so8t.pet import pet_loss
 from so8t_engine.so8t.pet_packed import packed_pet_loss
 from so8t_engine.so8t.placement import Placement
+
+log = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 
@@ -145,22 +150,44 @@ class SO8TModel(nn.Module):
         self._layer_gates = attach_site_gates(
             self.causal_lm, self.so8t, self.placement.layers, self.placement.site
         )
-        self.loss_chunk = config.memory.loss_chunk
-        self._rows_apart = config.training.packing and use_packed_attention(
-            self.causal_lm, config.data.max_length
-        )
+        memory = config.memory
+        self.loss_chunk = memory.loss_chunk if memory.loss_path == "chunked" else 2**31
         self.checkpointing = self._reentrant = False
+        self.lean = self._lean_body(config)
+        self._rows_apart = (
+            self.lean is None
+            and config.training.packing
+            and use_packed_attention(self.causal_lm, config.data.max_length)
+        )
         if config.training.gradient_checkpointing:
             self.enable_checkpointing()
 
+    def _lean_body(self, config: Config) -> LeanBody | None:
+        if config.memory.layers == "plain":
+            return None
+        if reason := why_not_lean(self.causal_lm, config.data.max_length):
+            log.warning("the layers run as transformers wrote them: %s", reason)
+            return None
+        return LeanBody(
+            self.causal_lm,
+            self.placement,
+            tile=config.memory.mlp_tile,
+            recomputed=config.training.gradient_checkpointing,
+            kept_layers=config.memory.kept_layers,
+            offload=config.memory.offload_activations,
+        )
+
     def enable_checkpointing(self) -> None:
         """Recompute each layer's activations in the backward pass instead of keeping them."""
+        self.checkpointing = True
+        if self.lean is not None:
+            self.lean.recomputed = True
+            return
         # MatMul8bitLt keeps tensors that non-reentrant checkpointing cannot see: reentrant with int8.
         self._reentrant = self.settings.model.quantization == "int8"
         self.causal_lm.gradient_checkpointing_enable({"use_reentrant": self._reentrant})
         if self._reentrant:
             self.causal_lm.enable_input_require_grads()
-        self.checkpointing = True
 
     @property
     def causal_lm(self) -> Any:  # noqa: ANN401  (transformers' model classes share no useful type)
@@ -187,9 +214,17 @@ class SO8TModel(nn.Module):
     ) -> Tensor:
         """The body's final hidden states (N, T, H), before the gate in front of the LM head.
 
-        Gates inside layers act with ``rotations``, or with the adapter's current ones when None. Where rows
-        are ``packed``, each sees itself alone.
+        Gates inside layers act with ``rotations``, or with the adapter's current ones when None. Padding is
+        on the right. Where rows are ``packed``, each sees itself alone.
         """
+        if self.lean is not None:
+            matrix_B88 = g = None
+            if self.placement.layers:
+                matrix_B88 = self.so8t.gate_matrix(rotations or self.so8t.current_rotations())
+                g = self.so8t.gate.detach()
+            return self.lean.forward(
+                input_ids_NT, training=self.training, matrix_B88=matrix_B88, g=g, packed=packed
+            )
         if self.placement.layers:
             # A reentrant region runs its own backward pass through all it used: what several regions
             # shared would be gone after the first. There each hook builds its rotations.
@@ -215,12 +250,14 @@ class SO8TModel(nn.Module):
         """
         next_NT = labels_NT[:, 1:]
         labelled = next_NT != IGNORE
+        hidden_tH, wanted_t = gated_NTH[:, :-1][labelled], next_NT[labelled]
+        head = self.causal_lm.lm_head
+        plain_head = type(head) is nn.Linear and getattr(head, "bias", None) is None
+        if self.lean is not None and plain_head:
+            total = linear_cross_entropy(hidden_tH, head.weight, wanted_t, self.loss_chunk)
+            return total, labelled.sum()
         return chunked_cross_entropy(
-            gated_NTH[:, :-1][labelled],
-            self.logits,
-            next_NT[labelled],
-            self.loss_chunk,
-            shift=False,
+            hidden_tH, self.logits, wanted_t, min(self.loss_chunk, max(len(wanted_t), 1)), shift=False
         )
 
     def adapt(self, batch: Batch) -> tuple[Tensor, AdapterOutput]:

@@ -10,20 +10,9 @@ from so8t_engine.config.fields import Section, setting
 from so8t_engine.i18n import N_, _
 
 
-class SoulDatasetSettings(Section):
-    """How many records, from where, and how they are split."""
+class SoulRecordSettings(Section):
+    """How many records, how they are drawn and split; shared by the command and the pipeline's step."""
 
-    source: Literal["schedule", "checkpoint"] = setting(
-        "schedule",
-        N_("Source"),
-        N_(
-            "schedule: synthetic targets along the annealing schedule, rotations drawn exactly in SO(8). "
-            "checkpoint: what a trained run recorded."
-        ),
-    )
-    run: str | None = setting(
-        None, N_("Run"), N_("The run folder that source checkpoint reads."), path="folder"
-    )
     records: int = setting(
         5000,
         N_("Records"),
@@ -31,7 +20,6 @@ class SoulDatasetSettings(Section):
         ge=10,
         le=10_000_000,
     )
-    seed: int = setting(42, N_("Seed"), N_("Same seed, same bytes."), ge=0, le=2**31 - 1)
     fractions: list[float] = setting(
         [0.8, 0.1, 0.1],
         N_("Split"),
@@ -66,9 +54,30 @@ class SoulDatasetSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _usable(self) -> SoulDatasetSettings:
+    def _parts_add_up(self) -> SoulRecordSettings:
         if abs(sum(self.fractions) - 1.0) > 1e-9 or min(self.fractions) < 0 or self.fractions[0] <= 0:
             raise ValueError(_("the three parts must be non-negative, the first above 0, and add up to 1"))
+        return self
+
+
+class SoulDatasetSettings(SoulRecordSettings):
+    """A soul dataset: its records and where they come from."""
+
+    source: Literal["schedule", "checkpoint"] = setting(
+        "schedule",
+        N_("Source"),
+        N_(
+            "schedule: synthetic targets along the annealing schedule, rotations drawn exactly in SO(8). "
+            "checkpoint: what a trained run recorded."
+        ),
+    )
+    run: str | None = setting(
+        None, N_("Run"), N_("The run folder that source checkpoint reads."), path="folder"
+    )
+    seed: int = setting(42, N_("Seed"), N_("Same seed, same bytes."), ge=0, le=2**31 - 1)
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> SoulDatasetSettings:
         if self.source == "checkpoint" and not self.run:
             raise ValueError(_("source checkpoint needs the folder of a run"))
         return self

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from so8t_engine import i18n
+from so8t_engine.errors import RunError
 from so8t_engine.redaction import RedactingFormatter, RedactingStream
 from so8t_engine.training.control import RunControl, begin
 from so8t_engine.training.process import ProcessMark
+from so8t_engine.training.run_config import readable_config
 from so8t_engine.training.run_directory import RunDirectory
 
 
@@ -40,15 +42,19 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     i18n.set_language(i18n.system_language())
     run = RunDirectory.open(options.run_dir)
-    settings = run.config().run
+    settings = readable_config(run).run
     owner: ProcessMark | None = None
     if options.owner and settings.when_window_dies == "save_and_stop":
         owner = ProcessMark.parse(options.owner)
         if owner is None:
             parser.error("--owner is no process")
     # Before torch is imported: a stop is taken from the first moment on.
+    try:
+        control = RunControl(run, owner=owner, leave=leave, hang_s=settings.stall_s)
+    except RunError as error:  # another process trains this run: nothing of it is touched
+        logging.error("%s", error)
+        return 1
     ProcessMark.current(run.id).write(run.process)
-    control = RunControl(run, owner=owner, leave=leave, hang_s=settings.stall_s)
     begin(control, options.resume)
     from so8t_engine.training.run import run_training
 

@@ -13,12 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
 from so8t_engine.training.events import EndEvent, Event, StateEvent, WarningEvent
 from so8t_engine.training.heartbeat import Pulse, Stall
+from so8t_engine.training.lock import HEARTBEAT_S, RunLock
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import CommandReader, EventWriter, RunDirectory
 from so8t_engine.training.states import ENDED, Command, State, check_command, check_transition
@@ -29,6 +30,15 @@ POLL_S = 0.02
 OWNER_CHECK_S = 1.0
 #: Why a run was stopped when no person did it (`StateEvent.cause`).
 OWNER_GONE, SIGNAL = "owner_gone", "signal"
+
+
+EndStatus = Literal["finished", "stopped", "aborted", "failed"]
+_LAST: dict[EndStatus, State] = {
+    "finished": State.FINISHED,
+    "stopped": State.STOPPED,
+    "aborted": State.ABORTED,
+    "failed": State.FAILED,
+}
 
 
 class StopRequested(Exception):  # noqa: N818  (a signal, not an error)
@@ -60,6 +70,7 @@ class RunControl:
         leave: Callable[[int], NoReturn] | None = None,
         hang_s: float | None = None,
     ) -> None:
+        self._run_lock = RunLock(run.lock)
         self._writer = EventWriter(run)
         self._on_event = on_event
         self._owner = owner
@@ -84,6 +95,15 @@ class RunControl:
             if self._on_event is not None:
                 self._on_event(written)
 
+    @property
+    def last_seq(self) -> int:
+        """The number of the last event."""
+        return self._writer.seq
+
+    def continue_after(self, seq: int) -> None:
+        """Number further events from above ``seq``: events that were lost are not replaced by others."""
+        self._writer.continue_after(seq)
+
     def move(self, to: State, reason: str = "", cause: str = "") -> None:
         """Change the state. Raises `RunError` for a transition that the table does not have."""
         with self._changed:
@@ -92,6 +112,37 @@ class RunControl:
             self.state = to
             self.emit(event)
             self._changed.notify_all()
+
+    def move_if(self, from_: frozenset[State] | set[State], to: State, reason: str = "") -> bool:
+        """Move unless the state is another than one of ``from_``, as after a stop that has just come in.
+
+        Returns:
+            Whether the state changed.
+        """
+        with self._lock:
+            if self.state not in from_:
+                return False
+            self.move(to, reason)
+            return True
+
+    def finish(self, end: EndEvent, reason: str = "") -> EndStatus:
+        """Enter the last state and write the end; nothing comes in between, and nothing follows.
+
+        A stop or an abort that came in at the last moment decides how a run that did not fail has ended.
+
+        Returns:
+            How it ended.
+        """
+        with self._lock:
+            status = end.status
+            if status != "failed" and self.is_(State.ABORTING):
+                status = "aborted"
+            elif status == "finished" and self.is_(State.STOPPING):
+                status = "stopped"
+            self._leave = None
+            self.move(_LAST[status], reason if status == "failed" else "")
+            self.emit(end.model_copy(update={"status": status}))
+            return status
 
     def request(self, command: Command, reason: str = "", cause: str = "") -> None:
         """Take a command now; the trainer acts at its next boundary.
@@ -183,9 +234,10 @@ class RunControl:
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=2.0)
         self._writer.close()
+        self._run_lock.release()
 
     def _watch(self) -> None:
-        next_owner_check = 0.0
+        next_owner_check = next_beat = 0.0
         while not self._closing.wait(POLL_S):
             try:
                 commands = list(self._commands.read())
@@ -195,6 +247,9 @@ class RunControl:
             for command in commands:
                 self.try_request(command)
             now = time.monotonic()
+            if now >= next_beat:
+                next_beat = now + HEARTBEAT_S
+                self._run_lock.beat()
             if self._owner is not None and now >= next_owner_check:
                 next_owner_check = now + OWNER_CHECK_S
                 if not self._owner.alive():

@@ -1,12 +1,15 @@
 """What a run tells: frozen typed events, one JSON object a line.
 
 Readers ignore types they do not know, and fields they do not know, so that an older window can
-read a newer run. Non-finite numbers are written as the strings ``NaN`` and ``Infinity``.
+read a newer run. Non-finite numbers are written as the strings ``NaN`` and ``Infinity``. The last field of
+a line, ``crc``, is the checksum of the others.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import zlib
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -98,6 +101,7 @@ class RotationEvent(Event):
         orthogonality: largest |RᵀR − I| over R_safe, R_cmd and M.
         det_min, det_max: over the same.
         file: relative to the run directory; safetensors with ``r_safe`` and ``r_cmd``, (B, 8, 8) float32.
+        sha256: of that file.
     """
 
     type: Literal["rotation"] = "rotation"
@@ -109,6 +113,7 @@ class RotationEvent(Event):
     det_max: float
     blocks: int
     file: str | None = None
+    sha256: str | None = None
 
 
 class MemoryEvent(Event):
@@ -258,9 +263,29 @@ AnyEvent = Annotated[
 _adapter: TypeAdapter[Event] = TypeAdapter(AnyEvent)
 
 
+_SEAL = re.compile(rb',"crc":"([0-9a-f]{8})"\}\s*\Z')
+
+
+def seal(line: str) -> bytes:
+    """The line of an event with its checksum as the last field: CRC-32 of the line without that field."""
+    data = line.encode("utf-8")
+    return data[:-1] + b',"crc":"%08x"}\n' % zlib.crc32(data)
+
+
+def check_seal(line: bytes) -> bool | None:
+    """Whether a line is what was written; None for one without a checksum, as other programs write."""
+    match = _SEAL.search(line)
+    if match is None:
+        return None
+    return zlib.crc32(line[: match.start()] + b"}") == int(match[1], 16)
+
+
 def parse_event(line: str | bytes) -> Event | None:
-    """The event in one line; None for an unknown type or a line that is no event."""
+    """The event in one line; None for an unknown type or a line that is no event or was changed."""
+    data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
+    if check_seal(data) is False:
+        return None
     try:
-        return _adapter.validate_python(json.loads(line))
+        return _adapter.validate_python(json.loads(data))
     except (ValidationError, ValueError, RecursionError):
         return None

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from so8t_engine.errors import RunError
+from so8t_engine.i18n import _
 from so8t_engine.so8t.soul_file import save_soul, soul_of
 from so8t_engine.training.checkpoint import Published, publish_folder
 from so8t_engine.training.preparation import Prepared
@@ -33,4 +35,10 @@ def save_final(run: RunDirectory, prepared: Prepared, step: int, summary: dict[s
         (folder / "results.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
         (folder / "config.yaml").write_text(prepared.config.to_yaml(), encoding="utf-8")
 
-    return publish_folder(run.final, write)
+    try:
+        return publish_folder(run.path / "final", write)
+    except RunError as error:
+        raise RunError(
+            error.sentence,
+            _("The last checkpoint stands: free some disk space and continue the run; no step is repeated."),
+        ) from error

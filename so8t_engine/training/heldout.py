@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -36,15 +37,32 @@ class HeldOut:
         self._baseline: dict[str, dict[str, float]] = {}
         self._tokens = prepared.max_evaluation_tokens
 
+    def state(self) -> dict[str, Any]:
+        """First and last results and the baseline, for a checkpoint."""
+        return {
+            "first": {split: asdict(found) for split, found in self._first.items()},
+            "last": {split: asdict(found) for split, found in self._last.items()},
+            "baseline": self._baseline,
+            "tokens": self._tokens,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """As it was when `state` was called."""
+        self._first = {split: Evaluation(**found) for split, found in state["first"].items()}
+        self._last = {split: Evaluation(**found) for split, found in state["last"].items()}
+        self._baseline = state["baseline"]
+        self._tokens = min(self._tokens, int(state["tokens"]))
+
     def before(self) -> None:
         """All splits, with the untrained heads, and the baseline."""
         self._fit_baseline()
         for split in self._prepared.held_out:
             self._run(split, 0)
 
-    def during(self, step: int) -> None:
-        """The validation split."""
-        self._run("validation", step)
+    def during(self, step: int) -> float | None:
+        """The validation split; returns its loss, None where there is none or it was broken off."""
+        found = self._run("validation", step)
+        return found.loss if found is not None else None
 
     def after(self, step: int) -> None:
         """All splits."""
@@ -70,10 +88,10 @@ class HeldOut:
             }
         }
 
-    def _run(self, split: str, step: int) -> None:
+    def _run(self, split: str, step: int) -> Evaluation | None:
         rows = self._prepared.held_out[split]
         if not rows:
-            return
+            return None
         what = _("evaluating %(split)s") % {"split": split}
 
         def proceed(done: int) -> bool:
@@ -83,7 +101,7 @@ class HeldOut:
 
         found = self._evaluate(rows, proceed)
         if found is None:
-            return
+            return None
         if step == 0:
             self._first[split] = found
         else:
@@ -99,6 +117,7 @@ class HeldOut:
                 confusion=found.confusion,
             )
         )
+        return found
 
     def _evaluate(self, rows: list[Encoded], proceed: Callable[[int], bool]) -> Evaluation | None:
         """Evaluate, in smaller batches where memory runs out. Raises `MemoryLimitError`."""

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from transformers import TrainerState
 
 from so8t_engine.config import Config
-from so8t_engine.errors import RunError
+from so8t_engine.files import write_bytes_atomically
 from so8t_engine.model.so8t_model import LossReport, SO8TModel
 from so8t_engine.so8t.schedule import GateSchedule, phase_at, sigmoid
-from so8t_engine.training.checkpoint import prune
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import (
-    CheckpointEvent,
     GateEvent,
     RotationEvent,
     StepEvent,
-    WarningEvent,
 )
+from so8t_engine.training.heldout import HeldOut
 from so8t_engine.training.run_directory import RunDirectory
+from so8t_engine.training.saver import CheckpointSaver
 from so8t_engine.training.states import State
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class StepObserver:
         config: of the run.
         run: its directory.
         control: where events go.
-        evaluate: called with (step) when an evaluation is due.
+        held_out: evaluates when it is due.
     """
 
     def __init__(
@@ -53,21 +53,22 @@ class StepObserver:
         config: Config,
         run: RunDirectory,
         control: RunControl,
-        evaluate: Callable[[int], None],
+        held_out: HeldOut,
     ) -> None:
         self._model = model
         self._config = config
         self._run = run
         self._control = control
-        self._evaluate = evaluate
+        self._held_out = held_out
+        self._evaluate = held_out.during
+        self.saver = CheckpointSaver(run, config.checkpoints, control.emit)
+        self._asked = False
         self._terms: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._began = time.perf_counter()
-        self._last_checkpoint = time.monotonic()
         self.step_tokens = 0
         self.trained_s = 0.0
         self.converged_at: int | None = None
         self.last_loss: float | None = None
-        self.checkpoint_step: int | None = None
 
     def begin_step(self) -> None:
         """A step's first forward pass is about to begin."""
@@ -149,8 +150,11 @@ class StepObserver:
         values = self._model.so8t.instruments(rotations)
         file = self._run.rotations / f"step-{step:08d}.safetensors"
         name: str | None = file.relative_to(self._run.path).as_posix()
+        data = serialise(
+            {"r_safe": rotations.safe_B88.cpu().contiguous(), "r_cmd": rotations.cmd_B88.cpu().contiguous()}
+        )
         try:
-            save_file({"r_safe": rotations.safe_B88.cpu(), "r_cmd": rotations.cmd_B88.cpu()}, file)
+            write_bytes_atomically(file, data)
         except OSError as error:
             log.warning("rotations of step %d were not stored: %s", step, error)
             name = None
@@ -164,6 +168,7 @@ class StepObserver:
                 det_max=values["determinant_max"],
                 blocks=self._model.so8t.blocks,
                 file=name,
+                sha256=hashlib.sha256(data).hexdigest() if name else None,
             )
         )
 
@@ -173,52 +178,76 @@ class StepObserver:
         control.check()
         every = self._config.training.evaluate_every
         last = state.global_step >= state.max_steps
+        best = False
         if every and state.global_step % every == 0 and not last and not control.ending:
-            self._evaluate(state.global_step)
-        if control.take_checkpoint_request():
-            self.save(trainer, "asked")
-        elif self._checkpoint_due(state.global_step) and not last:
-            self.save(trainer, "due")
+            best = self._is_best(state.global_step, self._evaluate(state.global_step))
+        self._asked |= control.take_checkpoint_request()
+        due = self.saver.due(state.global_step) and not last
+        if best and self._config.checkpoints.keep_best:
+            self.save(trainer, "best", wait=False)
+        elif not self.saver.busy:  # otherwise at the next boundary: training does not wait for a disk
+            if self._asked:
+                self.save(trainer, "asked", wait=False)
+            elif due:
+                self.save(trainer, "due", wait=False)
         control.wait_while_paused(lambda: self.save(trainer, "asked"))
         control.check()
 
-    def _checkpoint_due(self, step: int) -> bool:
-        settings = self._config.checkpoints
-        by_steps = settings.every_steps is not None and step % settings.every_steps == 0
-        waited_s = time.monotonic() - self._last_checkpoint
-        return by_steps or (settings.every_minutes is not None and waited_s >= settings.every_minutes * 60)
+    def _is_best(self, step: int, loss: float | None) -> bool:
+        best = self.saver.best
+        if loss is None or loss != loss or (best is not None and loss >= best[1]):
+            return False
+        self.saver.best = (step, loss)
+        return True
 
-    def save(self, trainer: SO8TTrainer, reason: str) -> bool:
-        """Publish a checkpoint; a failure is a warning and the run goes on.
+    def progress(self) -> dict[str, Any]:
+        """What this observer wants back from a checkpoint."""
+        return {
+            "event_seq": self._control.last_seq,
+            "trained_s": self.trained_s,
+            "converged_at": self.converged_at,
+            "last_loss": self.last_loss,
+            "best": self.saver.best,
+            "held_out": self._held_out.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """As it was when `progress` was called."""
+        self.trained_s = float(state["trained_s"])
+        self.converged_at = state["converged_at"]
+        self.last_loss = state["last_loss"]
+        self.saver.best = tuple(state["best"]) if state["best"] else None
+        self._held_out.restore(state["held_out"])
+
+    def save_once(self, trainer: SO8TTrainer, reason: str) -> None:
+        """Save unless there is nothing to be saved yet, or this very step was."""
+        if trainer.state.global_step not in {0, self.saver.saved_step}:
+            self.save(trainer, reason)
+
+    def save(self, trainer: SO8TTrainer, reason: str, *, wait: bool = True) -> bool:
+        """Copy the run and publish the copy; a failure is a warning and the run goes on.
+
+        Args:
+            trainer: between two steps, or in one that will be repeated.
+            reason: shown with the checkpoint.
+            wait: until it stands; otherwise it is written while training goes on.
 
         Returns:
-            Whether the checkpoint stands.
+            Whether the checkpoint stands; without ``wait``, whether it is being written.
         """
         control = self._control
         before = control.state
-        visible = before in {State.RUNNING, State.PAUSED}
-        if visible:
-            control.move(State.SAVING, reason)
-        saved = False
+        self._asked = False
+        self.saver.wait()
+        visible = control.move_if({before} & {State.RUNNING, State.PAUSED}, State.SAVING, reason)
         try:
-            published = trainer.publish_checkpoint()
-            saved = True
-            self.checkpoint_step = trainer.state.global_step
-            control.emit(
-                CheckpointEvent(
-                    step=trainer.state.global_step,
-                    path=published.path.relative_to(self._run.path).as_posix(),
-                    bytes=published.bytes,
-                    sha256=published.sha256,
-                    reason=reason,
-                )
-            )
-            prune(self._run.checkpoints, self._config.checkpoints.keep)
-        except RunError as error:
-            log.exception("checkpoint failed")
-            control.emit(WarningEvent(kind="checkpoint", sentence=error.sentence, mend=error.mend))
+            began = time.perf_counter()
+            snapshot = trainer.snapshot(self.progress())
+            self.saver.stalled_s += time.perf_counter() - began
+            if wait:
+                return self.saver.save(snapshot, reason)
+            self.saver.start(snapshot, reason)
+            return True
         finally:
-            self._last_checkpoint = time.monotonic()
-            if visible and control.is_(State.SAVING):
-                control.move(before)
-        return saved
+            if visible:
+                control.move_if({State.SAVING}, before)

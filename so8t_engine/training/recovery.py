@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -48,6 +49,21 @@ class Recovery:
     def __init__(self, model: SO8TModel) -> None:
         self._model = model
         self.rows: int | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What was changed, for a checkpoint."""
+        return {
+            "rows": self.rows,
+            "loss_chunk": self._model.loss_chunk,
+            "checkpointing": self._model.checkpointing,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Change what had been changed when `state` was called. A limit raised since is not lowered."""
+        self.rows = state["rows"]
+        self._model.loss_chunk = min(self._model.loss_chunk, int(state["loss_chunk"]))
+        if state["checkpointing"] and not self._model.checkpointing:
+            self._model.enable_checkpointing()
 
     def pieces(self, batch: Batch) -> list[Batch]:
         """The passes that a micro-batch takes at present."""

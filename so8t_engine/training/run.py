@@ -15,7 +15,9 @@ import transformers
 
 from so8t_engine.errors import MemoryLimitError, RunError, SO8TError
 from so8t_engine.i18n import _
-from so8t_engine.training.checkpoint import newest_usable
+from so8t_engine.memory.allocator import prefer_expandable_segments
+from so8t_engine.training.checkpoint import settle
+from so8t_engine.training.checkpoint_state import Loaded, rows_digest
 from so8t_engine.training.control import AbortRequested, RunControl, StopRequested, begin, install_signals
 from so8t_engine.training.environment import physical_cores, write_environment
 from so8t_engine.training.events import (
@@ -23,13 +25,14 @@ from so8t_engine.training.events import (
     ErrorEvent,
     Event,
     InfoEvent,
-    WarningEvent,
 )
 from so8t_engine.training.final import save_final
 from so8t_engine.training.heldout import HeldOut
 from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.preparation import Prepared, prepare
 from so8t_engine.training.process import ProcessMark
+from so8t_engine.training.resume import check_rows, starting_point
+from so8t_engine.training.run_config import readable_config
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.sampling import MemorySampler, memory_facts, peak_facts
 from so8t_engine.training.schedules import gate_schedule, planned_steps
@@ -61,8 +64,13 @@ def run_training(
     Returns:
         0 when it finished, stopped or was aborted as asked; 1 when it failed. Nothing is raised for a
         failure of the run itself: it is an event.
+
+    Raises:
+        RunError: another process is training this run; nothing was written.
     """
-    control = control or RunControl(run, on_event, owner, hang_s=run.config().run.stall_s)
+    # Before anything touches the card.
+    prefer_expandable_segments()
+    control = control or RunControl(run, on_event, owner, hang_s=readable_config(run).run.stall_s)
     began = time.monotonic()
     outcome = _Outcome()
     ProcessMark.current(run.id).write(run.process)
@@ -83,23 +91,15 @@ def run_training(
     finally:
         if restore is not None:
             restore()
-    final_state = {
-        "finished": State.FINISHED,
-        "stopped": State.STOPPED,
-        "aborted": State.ABORTED,
-        "failed": State.FAILED,
-    }[outcome.status]
-    control.move(final_state, outcome.reason if outcome.status == "failed" else "")
-    control.emit(
-        EndEvent(
-            status=outcome.status,
-            step=outcome.step,
-            seconds=time.monotonic() - began,
-            summary=outcome.summary,
-        )
+    end = EndEvent(
+        status=outcome.status,
+        step=outcome.step,
+        seconds=time.monotonic() - began,
+        summary=outcome.summary,
     )
+    status = control.finish(end, outcome.reason)
     control.close()
-    return 1 if outcome.status == "failed" else 0
+    return 1 if status == "failed" else 0
 
 
 class _Outcome:
@@ -113,20 +113,14 @@ class _Outcome:
 
 
 def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outcome) -> None:
-    config = run.config()
+    config = readable_config(run)
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(config.run.cpu_threads or physical_cores())
     seed_everything(config.training.seed)
     write_environment(run.environment)
-    checkpoint: Path | None = None
-    if resume:
-        checkpoint, damaged = newest_usable(run.checkpoints)
-        for sentence in damaged:
-            control.emit(
-                WarningEvent(kind="checkpoint", sentence=sentence, mend=_("The one before it is taken."))
-            )
-        if checkpoint is None:
-            raise RunError(_("There is no complete checkpoint to continue from."), _("Start the run anew."))
+    settle(run.checkpoints)
+    settle(run.path)
+    loaded = starting_point(run, config, control) if resume else None
     prepared = prepare(config, control)
     on_card = prepared.device.type == "cuda"
     if on_card and config.memory.cap_allocator:
@@ -135,7 +129,7 @@ def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outco
     try:
         with tempfile.TemporaryDirectory(prefix="so8t-") as scratch:
             control.before_leaving = lambda: shutil.rmtree(scratch, ignore_errors=True)
-            _train_prepared(run, control, prepared, checkpoint, outcome, Path(scratch))
+            _train_prepared(run, control, prepared, loaded, outcome, Path(scratch))
     finally:
         sampler.close()
 
@@ -144,13 +138,18 @@ def _train_prepared(
     run: RunDirectory,
     control: RunControl,
     prepared: Prepared,
-    checkpoint: Path | None,
+    loaded: Loaded | None,
     outcome: _Outcome,
     scratch: Path,
 ) -> None:
     config, model = prepared.config, prepared.model
+    start: str | None = None
     held_out = HeldOut(prepared, control)
-    observer = StepObserver(model, config, run, control, held_out.during)
+    observer = StepObserver(model, config, run, control, held_out)
+    rows_sha256 = rows_digest({"train": prepared.train, **prepared.held_out})
+    if loaded is not None:
+        check_rows(loaded, rows_sha256)
+        observer.restore(loaded.state)
     trainer = SO8TTrainer(
         model,
         config,
@@ -158,35 +157,42 @@ def _train_prepared(
         prepared.collate,
         control,
         observer,
-        run.checkpoints,
+        rows_sha256,
         scratch,
     )
     total = planned_steps(config, len(prepared.train), len(trainer.batches))
     trainer.schedule = gate_schedule(config, total)
     predicted = memory_facts(config)
-    facts = {"steps": total, "resumed_from": str(checkpoint or "")}
+    facts = {"steps": total, "resumed_from": str(loaded.path) if loaded else ""}
     control.emit(InfoEvent(facts=prepared.facts | facts | predicted))
     control.check_loading()
-    if control.is_(State.LOADING):
-        control.move(State.RUNNING)
-    if checkpoint is None:
+    control.move_if({State.LOADING}, State.RUNNING)
+    if loaded is None:
         observer.rotation(0)
         held_out.before()
     control.begin_training()
+    complete = loaded is not None and loaded.step >= total
+    if loaded is not None:
+        observer.saver.saved_step = loaded.step
+        start = trainer.continue_from(loaded, scratch)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if complete:  # only what comes after the last step is missing
+            trainer.take_over(start)
+        else:
+            trainer.train(resume_from_checkpoint=start)
     except MemoryLimitError:
         # The step in flight changed nothing: what stands is the state after the last whole step.
         outcome.step = trainer.state.global_step
-        if trainer.state.global_step:
-            observer.save(trainer, "oom")
+        observer.save_once(trainer, "oom")
         raise
+    finally:
+        observer.saver.wait()
     outcome.step = trainer.state.global_step
     control.check()
     stopped = control.is_(State.STOPPING)
     reached_end = trainer.state.global_step >= trainer.state.max_steps
-    saved = observer.save(trainer, "stop" if stopped else "end")
-    if stopped and not saved and observer.checkpoint_step is None:
+    saved = complete or observer.save(trainer, "stop" if stopped else "end")
+    if stopped and not saved and observer.saver.saved_step is None:
         raise RunError(
             _("The run stopped, but its state could not be saved."),
             _("Free some disk space; the log names the reason."),

@@ -1,12 +1,14 @@
 """The run directory: what a run is, on disk. Charts, history, resume and a second window read it.
 
-Layout: ``config.yaml  environment.json  events.jsonl  commands.jsonl  process.json  heartbeat.json  log.txt
-checkpoints/  rotations/  final/``.
+Layout: ``config.yaml  environment.json  events.jsonl  commands.jsonl  process.json  heartbeat.json  run.lock
+log.txt  checkpoints/  rotations/  final/``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -19,11 +21,14 @@ from typing import Any
 
 from so8t_engine.config import Config, load_config
 from so8t_engine.errors import RunError
-from so8t_engine.files import make_private, write_atomically
+from so8t_engine.files import make_private, write_all, write_atomically
 from so8t_engine.i18n import _
 from so8t_engine.redaction import redact
-from so8t_engine.training.events import Event, parse_event
+from so8t_engine.training.checkpoint import standing
+from so8t_engine.training.events import Event, check_seal, parse_event, seal
 from so8t_engine.training.states import Command
+
+log = logging.getLogger(__name__)
 
 
 def _new_id(name: str) -> str:
@@ -121,7 +126,11 @@ class RunDirectory:
 
     @property
     def final(self) -> Path:
-        return self.path / "final"
+        return standing(self.path / "final")
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "run.lock"
 
     def config(self) -> Config:
         """The configuration that the run was started with."""
@@ -140,65 +149,103 @@ class RunDirectory:
 
 
 class EventWriter:
-    """Appends events to a run's ``events.jsonl``. One writer at a time; safe from any thread."""
+    """Appends events to a run's ``events.jsonl``. One writer at a time; safe from any thread.
+
+    An event that cannot be written now, because the disk is full, waits in memory for the next one: the run
+    goes on, and order and numbers stay.
+    """
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._lock = threading.Lock()
-        self._seq = self._repair()
-        self._file = run.events.open("a", encoding="utf-8")
+        self._waiting: list[bytes] = []
+        self._end, self.seq = self._repair()
+        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        self._handle = os.open(run.events, flags, 0o666)
 
-    def _repair(self) -> int:
-        """The last sequence number. Cuts off a torn last line, which a crash may have left."""
+    def _repair(self) -> tuple[int, int]:
+        """Length and last sequence number. Cuts off a torn last line, which a crash may have left."""
         data = self._run.events.read_bytes() if self._run.events.exists() else b""
         keep = data.rfind(b"\n") + 1
         if keep < len(data):
-            with self._run.events.open("r+b") as file:
-                file.truncate(keep)
+            os.truncate(self._run.events, keep)
         for line in reversed(data[:keep].splitlines()):
             event = parse_event(line)
             if event is not None:
-                return event.seq
-        return 0
+                return keep, event.seq
+        return keep, 0
+
+    def continue_after(self, seq: int) -> None:
+        """Number further events from above ``seq``."""
+        with self._lock:
+            self.seq = max(self.seq, seq)
 
     def write(self, event: Event) -> Event:
         """Number, stamp and append ``event``; returns it as written."""
         with self._lock:
-            self._seq += 1
+            self.seq += 1
             stamped = event.model_copy(
-                update={"seq": self._seq, "time": event.time or time.time(), "run": self._run.id}
+                update={"seq": self.seq, "time": event.time or time.time(), "run": self._run.id}
             )
             # Redacted as text: what replaces a secret holds no quote, so the line stays JSON.
-            self._file.write(redact(stamped.model_dump_json(by_alias=True)) + "\n")
-            self._file.flush()
-            if stamped.type in {"state", "checkpoint", "end", "error"}:
-                os.fsync(self._file.fileno())
+            self._waiting.append(seal(redact(stamped.model_dump_json(by_alias=True))))
+            self._flush(durably=stamped.type in {"state", "checkpoint", "end", "error"})
             return stamped
 
+    def _flush(self, durably: bool) -> None:
+        data = b"".join(self._waiting)
+        try:
+            os.lseek(self._handle, self._end, os.SEEK_SET)
+            write_all(self._handle, data)
+            self._end += len(data)
+            self._waiting.clear()
+            if durably:
+                os.fsync(self._handle)
+        except OSError as error:
+            log.warning("%s: %d events wait: %s", self._run.events, len(self._waiting), error)
+            with contextlib.suppress(OSError):  # a part of a line is cut off by the next writer, too
+                os.ftruncate(self._handle, self._end)
+
     def close(self) -> None:
+        """Write what waits, if it can be written now."""
         with self._lock:
-            self._file.close()
+            if self._waiting:
+                self._flush(durably=True)
+            os.close(self._handle)
 
 
 @dataclass
 class EventReader:
-    """Reads a growing ``events.jsonl`` from where it left off; a line counts once it is complete."""
+    """Reads a growing ``events.jsonl`` from where it left off; a line counts once it is complete.
+
+    What stands behind the last complete line is read again next time: the next writer may cut it off.
+    """
 
     path: Path
     offset: int = 0
-    _rest: bytes = field(default=b"", repr=False)
+    _sealed: bool = field(default=False, repr=False)
 
     def read(self) -> list[Event]:
-        """Events that were completed since the last call. Unknown and unreadable lines are left out."""
+        """Events that were completed since the last call. Unknown and damaged lines are left out."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset)
                 data = file.read()
         except FileNotFoundError:
             return []
-        self.offset += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return [event for line in lines if (event := parse_event(line)) is not None]
+        complete = data[: data.rfind(b"\n") + 1]
+        self.offset += len(complete)
+        events = []
+        for line in complete.split(b"\n"):
+            # Once lines carry checksums, one without is a damaged one.
+            seal_state = check_seal(line)
+            self._sealed |= seal_state is True
+            if seal_state is False or (seal_state is None and self._sealed):
+                continue
+            event = parse_event(line)
+            if event is not None:
+                events.append(event)
+        return events
 
 
 @dataclass

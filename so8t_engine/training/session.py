@@ -18,9 +18,10 @@ from so8t_engine.config import Config
 from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
 from so8t_engine.threads import wait_passively
-from so8t_engine.training.crash import describe, oom_kills
+from so8t_engine.training.crash import Crash, describe, oom_kills
 from so8t_engine.training.events import EndEvent, ErrorEvent, Event, StateEvent, StepEvent
 from so8t_engine.training.heartbeat import Stall, Watchdog
+from so8t_engine.training.lock import RunLock, check_free
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import EventReader, EventWriter, RunDirectory
 from so8t_engine.training.states import ENDED, Command, State, check_command
@@ -95,11 +96,15 @@ class EngineSession:
 
         Returns:
             0 when the run finished, stopped or was aborted as asked, 1 when it failed.
+
+        Raises:
+            RunError: another process is training this run.
         """
         if self._placement == "thread" and not self._attach:
             return self._run_in_this_thread(on_events)
         self._oom_before = oom_kills()
         if not self._attach:
+            check_free(self.run.lock)
             self._child = self._spawn()
         while True:
             dead = self._trainer_is_dead()
@@ -170,6 +175,10 @@ class EngineSession:
         code = self._child.returncode if self._child is not None else None
         crash = describe(code, self.run.log, self._oom_before, killed_here=self._killed)
         state = self.state if self.state not in ENDED | {State.IDLE} else State.LOADING
+        with RunLock(self.run.lock):
+            self._write_death(state, crash)
+
+    def _write_death(self, state: State, crash: Crash) -> None:
         writer = EventWriter(self.run)
         try:
             writer.write(ErrorEvent(kind=crash.kind, sentence=crash.sentence, mend=crash.mend))

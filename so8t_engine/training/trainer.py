@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import (
@@ -23,20 +24,32 @@ from transformers import (
 from so8t_engine.config import Config
 from so8t_engine.data.packed import PackedCollator
 from so8t_engine.data.tokenize import Collator, Encoded
-from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
 from so8t_engine.model.so8t_model import LossReport, SO8TModel, StepTotals
 from so8t_engine.so8t.schedule import GateSchedule, pet_weight_at
 from so8t_engine.training.batches import EpochBatches
-from so8t_engine.training.checkpoint import Published, checkpoint_path, publish_folder
+from so8t_engine.training.checkpoint_state import (
+    FORMAT,
+    OPTIMIZER,
+    RNG,
+    STATE,
+    TRAINER_STATE,
+    WEIGHTS,
+    Loaded,
+    Snapshot,
+    capture_rng,
+    capture_weights,
+    restore_rng,
+    restore_weights,
+)
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import WarningEvent
 from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.optimizer import make_optimizer, make_scheduler
+from so8t_engine.training.optimizer_state import capture_optimizer, plain, restore_optimizer
 from so8t_engine.training.packing import PackedBatches
 from so8t_engine.training.recovery import Recovery, release_memory
-
-WEIGHTS = "trainable.safetensors"
+from so8t_engine.training.run_config import CONFIG
 
 
 class SO8TTrainer(Trainer):  # type: ignore[misc]
@@ -49,7 +62,7 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         collate: makes a batch of tensors; where rows are packed, a `PackedCollator` takes its place.
         control: state, commands and events.
         observer: turns steps into events.
-        checkpoints: where checkpoints are published.
+        rows_sha256: of the encoded rows; a checkpoint belongs to them.
         scratch: a folder that transformers insists on; nothing is left in it.
     """
 
@@ -65,13 +78,16 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         collate: Collator | PackedCollator,
         control: RunControl,
         observer: StepObserver,
-        checkpoints: Path,
+        rows_sha256: str,
         scratch: Path,
     ) -> None:
         self.settings = config
         self.run_control = control
         self.observer = observer
-        self.checkpoints = checkpoints
+        self.rows_sha256 = rows_sha256
+        self.loaded: Loaded | None = None
+        #: The generators between two steps, while a step is on its way.
+        self.step_rng: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self.batches = _batches(config, [len(row.input_ids) for row in rows])
         if config.training.packing:
             collate = PackedCollator(collate.pad_token_id)
@@ -153,6 +169,8 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         model.zero_grad(set_to_none=True)
         self.observer.repeat_step()
         release_memory()
+        # A risky change: what stands is the state after the last whole step.
+        self.observer.save_once(self, "change")
         change = self.recovery.change(max(len(batch["task_N"]) for batch in self._step_batches))
         self._totals = self._count(self._step_batches)
         self.run_control.emit(
@@ -216,38 +234,88 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         assert isinstance(model, SO8TModel)
         return model
 
-    def publish_checkpoint(self) -> Published:
-        """Save everything that continues the run, completely or not at all. Raises `RunError`."""
+    def snapshot(self, progress: dict[str, Any]) -> Snapshot:
+        """A copy of everything that continues the run; call it between two steps.
 
-        def write(folder: Path) -> None:
-            tensors = {name: p.detach().cpu().contiguous() for name, p in self.so8t_model.trainable().items()}
-            tensors["so8t.alpha"] = self.so8t_model.so8t.alpha.detach().cpu().clone()
-            save_file(tensors, folder / WEIGHTS)
-            self._save_optimizer_and_scheduler(str(folder))
-            self._save_scaler(str(folder))
-            self._save_rng_state(str(folder))
-            self.state.save_to_json(str(folder / "trainer_state.json"))
-            (folder / "config.yaml").write_text(self.settings.to_yaml(), encoding="utf-8")
+        Args:
+            progress: what others want back from the checkpoint, as JSON.
+        """
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        model, scaler = self.so8t_model, getattr(self.accelerator, "scaler", None)
+        rng, rng_state = self.step_rng or capture_rng()
+        moments, optimizer = capture_optimizer(plain(self.optimizer), self._names())
+        state = progress | {
+            "format": FORMAT,
+            "step": self.state.global_step,
+            "optimizer": optimizer,
+            "scheduler": self.lr_scheduler.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "rng": rng_state,
+            "rows_sha256": self.rows_sha256,
+            "recovery": self.recovery.state(),
+        }
+        return Snapshot(
+            self.state.global_step,
+            {
+                WEIGHTS: capture_weights(model.trainable(), model.so8t.alpha),
+                OPTIMIZER: moments,
+                RNG: rng,
+            },
+            {
+                STATE: json.dumps(state),
+                TRAINER_STATE: json.dumps(dataclasses.asdict(self.state)),
+                CONFIG: self.settings.to_yaml(),
+            },
+        )
 
-        return publish_folder(checkpoint_path(self.checkpoints, self.state.global_step), write)
+    def continue_from(self, loaded: Loaded, scratch: Path) -> str:
+        """Have `train` start where ``loaded`` ends; returns what to give it as ``resume_from_checkpoint``.
+
+        Trainer reads its state from a folder, which is given the bytes that were verified.
+        """
+        self.loaded = loaded
+        self.recovery.restore(loaded.state["recovery"])
+        (scratch / TRAINER_STATE).write_text(loaded.trainer_state, encoding="utf-8")
+        return str(scratch)
+
+    def take_over(self, folder: str | None) -> None:
+        """Stand where `continue_from` said without another step."""
+        assert self.loaded is not None
+        assert folder is not None
+        self._load_from_checkpoint(folder)
+        self.state = TrainerState.load_from_json(str(Path(folder) / TRAINER_STATE))
+
+    def _names(self) -> dict[int, str]:
+        return {id(parameter): name for name, parameter in self.so8t_model.trainable().items()}
+
+    # Trainer's hooks for loading. They are given a path and read what was verified instead.
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
     ) -> None:
-        """Trainer's hook for weights. The folder was verified against its manifest before."""
-        tensors = load_file(Path(resume_from_checkpoint) / WEIGHTS)
-        expected = self.so8t_model.trainable() | {"so8t.alpha": self.so8t_model.so8t.alpha}
-        if set(tensors) != set(expected):
-            raise RunError(
-                _("The checkpoint %(path)s does not belong to this configuration.")
-                % {"path": resume_from_checkpoint},
-                _("Continue with the configuration it was made with; it lies beside it as config.yaml."),
-            )
-        with torch.no_grad():
-            for name, target in expected.items():
-                target.copy_(tensors[name])
+        assert self.loaded is not None
+        restore_weights(self.loaded, self.so8t_model.trainable(), self.so8t_model.so8t.alpha)
         self.so8t_model.so8t.eval()
         self.so8t_model.so8t.train()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.loaded is None:
+            return
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        state = self.loaded.state
+        restore_optimizer(plain(self.optimizer), self._names(), self.loaded.optimizer, state["optimizer"])
+        self.lr_scheduler.load_state_dict(dict(state["scheduler"]))
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        scaler = getattr(self.accelerator, "scaler", None)
+        if self.loaded is not None and scaler is not None and self.loaded.state["scaler"] is not None:
+            scaler.load_state_dict(self.loaded.state["scaler"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if self.loaded is not None:
+            restore_rng(self.loaded)
 
 
 class _Boundary(TrainerCallback):  # type: ignore[misc]
@@ -273,6 +341,8 @@ class _Boundary(TrainerCallback):  # type: ignore[misc]
         assert trainer.optimizer is not None
         # Noted here: once a step is logged, the scheduler has set the rates of the next one.
         trainer.step_groups = [{"name": g["name"], "lr": g["lr"]} for g in trainer.optimizer.param_groups]
+        # The generators as they are now: what is saved in the middle of a step repeats it from here.
+        trainer.step_rng = capture_rng()
         trainer.observer.begin_step()
 
     def on_substep_end(
@@ -285,6 +355,7 @@ class _Boundary(TrainerCallback):  # type: ignore[misc]
     ) -> TrainerControl:
         # After the step's events are written: what happens here belongs between two steps.
         if "grad_norm" in (_rest.get("logs") or {}):  # type: ignore[operator]
+            self.trainer.step_rng = None
             self.trainer.observer.boundary(self.trainer)
             if self.trainer.run_control.ending:
                 control.should_training_stop = True

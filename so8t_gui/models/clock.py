@@ -6,7 +6,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
+import numpy as np
+import numpy.typing as npt
+
 from so8t_engine.training.states import ENDED, State
+
+FloatArray = npt.NDArray[np.float64]
 
 RECENT_STEPS = 50
 MIN_STEPS = 3
@@ -49,6 +54,12 @@ class RunClock:
     def elapsed(self, now: float) -> float:
         """Seconds of work up to ``now``."""
         return self._active + (max(0.0, now - self._since) if self._since is not None else 0.0)
+
+    def elapsed_many(self, times: FloatArray) -> FloatArray:
+        """`elapsed` for many moments between two changes of state."""
+        if self._since is None:
+            return np.full(len(times), self._active)
+        return self._active + np.maximum(0.0, times - self._since)
 
     def remaining(self, steps: int) -> float | None:
         """Estimated seconds for ``steps`` more steps; None until a few steps have been timed.

@@ -172,9 +172,13 @@ class RunModel:
         if self.converged_at is not None and self.converged_at >= step:
             self.converged_at = None
 
+    def rewind_before(self, step: int) -> None:
+        """Step ``step`` comes next: where it was walked before, that is forgotten."""
+        if self.last_step is not None and step <= self.last_step.step:
+            self._rewind(step)
+
     def _on_step(self, event: StepEvent) -> None:
-        if self.last_step is not None and event.step <= self.last_step.step:
-            self._rewind(event.step)
+        self.rewind_before(event.step)
         self.last_step = event
         self.progress = None
         self.clock.on_step(event.step_s)
@@ -195,13 +199,7 @@ class RunModel:
 
     def _on_gate(self, event: GateEvent) -> None:
         self.last_gate = event
-        if event.source == "learned" and event.converged_at is not None and self.converged_at is None:
-            self.converged_at = event.converged_at
-            self.log.add(
-                event.time,
-                Level.INFO,
-                self.convergence_sentence(),
-            )
+        self.note_arrival(event)
         self.marks.enter(event.phase, event.step, self._elapsed(event))
         self.gate.append(
             {
@@ -213,6 +211,12 @@ class RunModel:
                 "distance": abs(event.alpha - event.final_target),
             }
         )
+
+    def note_arrival(self, event: GateEvent) -> None:
+        """Say once that a learned α has arrived."""
+        if event.source == "learned" and event.converged_at is not None and self.converged_at is None:
+            self.converged_at = event.converged_at
+            self.log.add(event.time, Level.INFO, self.convergence_sentence())
 
     def convergence_sentence(self) -> str:
         """What may be announced once a learned α has arrived; empty before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,6 @@ class RunView(QWidget):
         self.folder: Path | None = None
         self.redraws = 0
         self.overview = OverviewBoard(preferences)
-        self.gate = GatePanel()
-        self.rotations = RotationPanel()
-        self.evaluation = EvaluationPanel()
         self.facts = QTableWidget(0, 2)
         self.facts.setAccessibleName(_("Facts about the run"))
         self.facts.setHorizontalHeaderLabels([_("Fact"), _("Value")])
@@ -59,12 +57,13 @@ class RunView(QWidget):
         self.facts.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.facts.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
         self.facts.horizontalHeader().setStretchLastSection(True)
-        so8t = QWidget()
-        layout = QHBoxLayout(so8t)
-        layout.setContentsMargins(0, 8, 0, 0)
-        layout.setSpacing(8)
-        layout.addWidget(self.gate, 2)
-        layout.addWidget(self.rotations, 3)
+        self._so8t, self._evaluation = QWidget(), QWidget()
+        for holder, layout in (
+            (self._so8t, QHBoxLayout(self._so8t)),
+            (self._evaluation, QVBoxLayout(self._evaluation)),
+        ):
+            layout.setContentsMargins(0, 8 if holder is self._so8t else 0, 0, 0)
+            layout.setSpacing(8)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.setAccessibleName(_("Views of the run"))
@@ -72,8 +71,8 @@ class RunView(QWidget):
         self.tabs.tabBar().setDrawBase(False)
         for widget, title in (
             (self.overview, _("Training")),
-            (so8t, _("Gate and rotations")),
-            (self.evaluation, _("Evaluation")),
+            (self._so8t, _("Gate and rotations")),
+            (self._evaluation, _("Evaluation")),
             (self.facts, _("Facts")),
         ):
             self.tabs.addTab(widget, title)
@@ -93,6 +92,33 @@ class RunView(QWidget):
         self._timer.setSingleShot(True)
         self._timer.setInterval(REDRAW_MS)
         self._timer.timeout.connect(self._draw_piece)
+
+    @cached_property
+    def gate(self) -> GatePanel:
+        """Built when its tab is first looked at, as the others are: the window opens sooner."""
+        panel = GatePanel()
+        layout = self._so8t.layout()
+        assert isinstance(layout, QHBoxLayout)
+        layout.insertWidget(0, panel, 2)
+        return panel
+
+    @cached_property
+    def rotations(self) -> RotationPanel:
+        """R_safe, R_cmd and M."""
+        panel = RotationPanel()
+        layout = self._so8t.layout()
+        assert isinstance(layout, QHBoxLayout)
+        layout.addWidget(panel, 3)
+        return panel
+
+    @cached_property
+    def evaluation(self) -> EvaluationPanel:
+        """What was measured on held-out rows."""
+        panel = EvaluationPanel()
+        layout = self._evaluation.layout()
+        assert layout is not None
+        layout.addWidget(panel)
+        return panel
 
     def bind(self, model: RunModel, folder: Path | None) -> None:
         """Show another run."""
@@ -162,7 +188,7 @@ class RunView(QWidget):
         return {
             "tab": self.tabs.currentIndex(),
             "axis": self.overview.axis.currentIndex(),
-            "block": self.rotations.block.value(),
+            "block": self.rotations.block.value() if "rotations" in self.__dict__ else 0,
             "level": self.log.level.currentIndex(),
             "splitter": self.splitter.sizes(),
         }
@@ -174,5 +200,6 @@ class RunView(QWidget):
         self.log.level.setCurrentIndex(state["level"])
         self.splitter.setSizes(state["splitter"])
         self._redraw()
-        self.rotations.draw(self.model, self.folder)
-        self.rotations.block.setValue(state["block"])
+        if state["block"]:
+            self.rotations.draw(self.model, self.folder)
+            self.rotations.block.setValue(state["block"])

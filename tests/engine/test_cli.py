@@ -134,7 +134,7 @@ def test_train_prints_one_object_and_the_history_knows_the_run(tiny_config: Make
     soul.write_bytes(bytes(data))
     damaged = so8t("runs", "verify", result["path"], "--json", cwd=tmp_path)
     assert damaged.returncode == 1
-    assert "soul.safetensors" in json.loads(damaged.stdout)["folders"]["final"]
+    assert "soul.safetensors" in json.loads(damaged.stdout)["files"]["final"]
     again = so8t("train", str(file), "--run-dir", result["path"], cwd=tmp_path)
     assert again.returncode == 1
     assert "already holds a run" in again.stderr

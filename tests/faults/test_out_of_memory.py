@@ -21,11 +21,11 @@ from torch import Tensor
 from so8t_engine.config import Config
 from so8t_engine.model.so8t_model import LossReport, SO8TModel
 from so8t_engine.training.checkpoint import checkpoints
+from so8t_engine.training.checkpoint_state import WEIGHTS
 from so8t_engine.training.events import ErrorEvent, EvaluationEvent, Event, StepEvent, WarningEvent
 from so8t_engine.training.recovery import cut
 from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
-from so8t_engine.training.trainer import WEIGHTS
 
 Make = Callable[..., Config]
 CASES = int(os.environ.get("SO8T_OOM_CASES", "4"))

@@ -25,10 +25,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from so8t_engine.benchmark.random_base import SHAPES
 from so8t_engine.config import Config
+from so8t_engine.memory.allocator import prefer_expandable_segments
 from so8t_engine.memory.fit import with_changes
 from so8t_engine.paths import resources_dir
-from tests.gpu.random_base import SHAPES
 
 RESULTS = Path(__file__).with_name("grid_results.jsonl")
 CAP_GIB = 7.2
@@ -70,6 +71,9 @@ def grid() -> dict[str, Settings]:
     add("phi35", "nf4", 1024, lora__targets=["o_proj", "down_proj"])
     for length in (256, 512, 1024, 2048):
         add("phi35", "nf4", length, OFF)
+    for kind, length in (("nf4", 512), ("nf4", 2048), ("int8", 2048)):
+        add("phi35", kind, length, training__gradient_checkpointing=False)
+    add("phi35", "nf4", 2048, memory__kept_layers=8)
     for kind, length in (("nf4", 512), ("nf4", 2048), ("int8", 2048), ("nf4", 4096)):
         add("phi35", kind, length, PLAIN)
     for length in (512, 2048, 4096, 8192):
@@ -179,9 +183,9 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
     from transformers import AutoTokenizer
 
+    from so8t_engine.benchmark.random_base import SharedBase
     from so8t_engine.memory.nvml import read_memory
     from tests.gpu.grid_measure import environment, measure
-    from tests.gpu.random_base import SharedBase
 
     begun = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -281,6 +285,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "so8t-grid")
     parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--native", action="store_true", help="segments of fixed size, as on Windows")
     parser.add_argument("--tiny", action="store_true", help="a few small configurations, also on the CPU")
     arguments = parser.parse_args()
     if arguments.action == "list":
@@ -294,7 +299,9 @@ def main() -> None:
 
         sys.stdout.write(report(arguments.results, arguments.cache))
     else:
-        # The allocator reads it when the first tensor is made; the engine sets the same for its own process.
+        if arguments.native:
+            os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:False"
+        prefer_expandable_segments()  # as the engine's own process does, before the first tensor
         {"run": run, "own": own}[arguments.action](arguments)
 
 

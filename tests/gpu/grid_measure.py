@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 
+from so8t_engine.benchmark.random_base import SHAPES, SharedBase, release
 from so8t_engine.config import Config
 from so8t_engine.data.dataset import SplitReport, Splits
 from so8t_engine.data.tokenize import Collator, Encoded
@@ -26,7 +27,6 @@ from so8t_engine.training.preparation import Prepared
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.states import State
 from so8t_engine.training.trainer import seed_everything
-from tests.gpu.random_base import SHAPES, SharedBase, release
 
 PROMPT = 8
 #: Shared memory, so that saving measures no disk.

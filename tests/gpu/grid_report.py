@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from so8t_engine.memory.budget import estimate
+from so8t_engine.memory.calibration import Calibration
+from so8t_engine.memory.machine import Machine
 from tests.gpu.grid import CAP_GIB, configuration, done, held_out, reserved, supported
 
 
@@ -42,12 +44,22 @@ def rows(results: Path, cache: Path) -> list[Row]:
         settings: dict[str, Any] = record.get("settings", {})
         if not settings or not supported(settings, cache):
             continue
-        predicted = estimate(configuration(settings, cache))
+        predicted = estimate(configuration(settings, cache), machine_of(record))
         outside = predicted.device_bytes - predicted.peak_reserved_bytes
         low, high = predicted.low_bytes - outside, predicted.high_bytes - outside
+        phases = dict(predicted.phases)
+        if not settings.get("evaluation", True):
+            phases.pop("evaluation", None)
         capped = record.get("capped", {}).get("fits")
-        found.append(Row(name, predicted.peak_reserved_bytes, reserved(record), low, high, capped))
+        found.append(Row(name, max(phases.values()), reserved(record), low, high, capped))
     return sorted(found, key=lambda row: row.measured)
+
+
+def machine_of(record: dict[str, Any]) -> Machine:
+    """The card that was measured on, without corrections from earlier runs."""
+    capability = (9, 0) if "H100" in record["card"] or "H200" in record["card"] else (8, 6)
+    expandable = "expandable_segments:True" in record["allocator"]
+    return Machine(record["card"], 2**37, None, capability, expandable, Calibration())
 
 
 def summary(title: str, some: list[Row]) -> str:

@@ -8,11 +8,11 @@ from pytestqt.qtbot import QtBot
 from recorded_runs import recorded_run
 
 from so8t_engine.config import Config
-from so8t_gui.main_window import PAGES, MainWindow
+from so8t_gui.main_window import MainWindow
 
 
 def test_every_page_can_be_shown(window: MainWindow, qtbot: QtBot) -> None:
-    for name in PAGES:
+    for name in [spec.name for spec in window.pages.specs]:
         window.show_page(name)
         qtbot.wait(20)
         assert window.pages.currentWidget().isVisible()

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from so8t_engine.config import Config, load_config, parse_config
 from so8t_engine.errors import ModelError
-from so8t_engine.memory.budget import TERM_TITLES, Estimate, estimate
+from so8t_engine.memory.budget import OUTSIDE, TERM_TITLES, Estimate, estimate
 from so8t_engine.memory.fit import longest_sequence, suggestions, with_changes
 from so8t_engine.memory.geometry import KNOWN_MODELS
-from so8t_engine.memory.terms import EXPECTED, PLAIN, step_terms
+from so8t_engine.memory.plain_terms import EXPECTED, PLAIN, step_terms
 
 PHI = "microsoft/Phi-3.5-mini-instruct"
 ON_CARD = {"model.path": PHI, "model.device": "cuda"}
@@ -84,7 +84,7 @@ def peak(config: Config) -> int:
 def test_more_sequence_batch_or_rank_never_needs_less(values: dict[str, object], what: str) -> None:
     config = with_changes(Config(), ON_CARD | values)
     more = with_changes(config, {what: values[what] * 2})  # type: ignore[operator]
-    assert peak(more) > peak(config)
+    assert peak(more) >= peak(config)  # an evaluation of short rows may be the highest
 
 
 @given(settings_strategy, st.integers(1, 40))
@@ -118,6 +118,7 @@ def test_an_estimate_is_consistent_with_itself(values: dict[str, object]) -> Non
     assert result.to_json()["source"] == "estimated"
 
 
+@settings(max_examples=30)
 @given(settings_strategy)
 def test_suggestions_really_fit_and_save_what_they_say(values: dict[str, object]) -> None:
     config = with_changes(Config(), ON_CARD | {"model.device": "cuda"} | values | {"model.device": "cuda"})
@@ -136,6 +137,7 @@ def test_suggestions_really_fit_and_save_what_they_say(values: dict[str, object]
         )
 
 
+@settings(max_examples=30)
 @given(settings_strategy)
 def test_the_longest_sequence_fits_and_one_more_token_does_not(values: dict[str, object]) -> None:
     config = with_changes(Config(), ON_CARD | values | {"model.device": "cuda"})
@@ -164,7 +166,10 @@ def test_checkpointing_quantisation_and_chunks_save_memory() -> None:
     assert peak(base) < peak(with_changes(base, {"training.gradient_checkpointing": False}))
     assert peak(base) < peak(with_changes(base, {"model.quantization": "int8"}))
     assert peak(base) < peak(with_changes(base, {"model.double_quant": False}))
-    assert peak(base) < peak(with_changes(base, {"memory.loss_chunk": 2048}))
+    long = configured(data__max_length=8192, memory__offload_activations=True)
+    assert peak(long) < peak(with_changes(long, {"memory.loss_path": "full"}))
+    assert peak(long) < peak(with_changes(long, {"memory.offload_activations": False}))
+    assert peak(long) < peak(with_changes(long, {"memory.layers": "plain"}))
 
 
 def test_a_cpu_run_is_judged_against_system_memory_and_says_so() -> None:
@@ -207,7 +212,8 @@ def test_the_estimate_imports_no_torch(write_model: Callable[..., Path], tmp_pat
 
 def test_terms_sum_to_the_device_total() -> None:
     result: Estimate = estimate(configured())
-    outside = result.terms["context"] + result.terms["optimizer"]
+    outside = sum(result.terms[name] for name in OUTSIDE)
+    assert result.terms["optimizer_paged"] > 0
     assert result.peak_reserved_bytes + outside == result.device_bytes
 
 

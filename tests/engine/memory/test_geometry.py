@@ -9,6 +9,7 @@ import pytest
 
 from so8t_engine.errors import ModelError
 from so8t_engine.memory import geometry as module
+from so8t_engine.memory.families import FAMILIES
 from so8t_engine.memory.geometry import KNOWN_MODELS, UnknownModelError, geometry_from_config, model_geometry
 
 WriteModel = Callable[..., Path]
@@ -26,37 +27,93 @@ def test_known_models_have_the_published_parameter_count(name: str, published: i
     assert KNOWN_MODELS[name].parameters == published
 
 
-@pytest.mark.parametrize("model_type", ["phi3", "llama", "qwen3", "gemma2"])
-@pytest.mark.parametrize("tied", [True, False])
-def test_parameter_count_equals_that_of_the_real_model(model_type: str, tied: bool) -> None:
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_parameter_count_equals_that_of_the_real_model_exactly(model_type: str, tmp_path: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     values = {
         "hidden_size": 64,
         "intermediate_size": 128,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": 3,
         "num_attention_heads": 4,
-        "vocab_size": 100,
+        "vocab_size": 104,
         "num_key_value_heads": 2,
-        "head_dim": 16,
-        "tie_word_embeddings": tied,
         "pad_token_id": 0,
         "eos_token_id": 1,
+        "bos_token_id": 1,
     }
-    config = AutoConfig.for_model(model_type, **values)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    linear = sum(
-        p.numel() for n, p in model.named_parameters() if n.endswith("_proj.weight") and "layers." in n
-    )
-    geometry = geometry_from_config(config.to_dict())
-    assert geometry.linear_parameters == linear
-    assert geometry.tied is tied
-    extra = model.num_parameters() - geometry.parameters
-    assert 0 <= extra <= 4 * geometry.layers * geometry.hidden  # further norms and biases of some families
-    names = {n.split(".")[-2] for n, _ in model.named_parameters() if n.endswith("_proj.weight")}
-    assert {linear.name for linear in geometry.linears} == names
+    if model_type not in {"phi3", "cwm"}:
+        values["head_dim"] = 24  # not hidden / heads, where the architecture allows it
+    for tied in (True, False):
+        config = AutoConfig.for_model(model_type, **values, tie_word_embeddings=tied)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        config.save_pretrained(tmp_path)  # a file leaves out what equals a default
+        geometry = model_geometry(str(tmp_path))
+        assert geometry.known_architecture
+        assert geometry.parameters == model.num_parameters()
+        assert geometry.tied is tied
+        linears = {
+            name.split(".")[-2]: parameter.numel()
+            for name, parameter in model.named_parameters()
+            if "layers.0." in name and parameter.ndim == 2
+        }
+        assert {linear.name: linear.parameters for linear in geometry.linears} == linears
+
+
+def test_sparse_files_of_the_gemma_family_are_filled_with_its_defaults() -> None:
+    # google/gemma-3-1b-it's and gemma-2-2b's sizes; keys that published files leave out are left out.
+    three = {
+        "model_type": "gemma3_text", "hidden_size": 1152, "intermediate_size": 6912, "num_hidden_layers": 26,
+        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 262144,
+    }  # fmt: skip
+    assert geometry_from_config(three).parameters == 999_885_952
+    two = {
+        "model_type": "gemma2", "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+    }  # fmt: skip
+    assert geometry_from_config(two).parameters == 2_614_341_888
+
+
+@pytest.mark.parametrize(
+    ("values", "published"),
+    [
+        (  # Qwen/Qwen2.5-1.5B
+            {
+                "model_type": "qwen2", "hidden_size": 1536, "intermediate_size": 8960,
+                "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2,
+                "vocab_size": 151936, "tie_word_embeddings": True,
+            },
+            1_543_714_304,
+        ),
+        (  # Qwen/Qwen3-4B
+            {
+                "model_type": "qwen3", "hidden_size": 2560, "intermediate_size": 9728,
+                "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
+                "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True,
+            },
+            4_022_468_096,
+        ),
+        (  # meta-llama/Llama-3.2-1B
+            {
+                "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192,
+                "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
+                "head_dim": 64, "vocab_size": 128256, "tie_word_embeddings": True,
+            },
+            1_235_814_400,
+        ),
+        (  # mistralai/Mistral-7B-v0.1
+            {
+                "model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336,
+                "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+                "vocab_size": 32000,
+            },
+            7_241_732_096,
+        ),
+    ],
+)  # fmt: skip
+def test_other_families_have_the_published_parameter_count(values: dict[str, object], published: int) -> None:
+    assert geometry_from_config(values).parameters == published
 
 
 def test_a_folder_is_read_again_after_it_changed(write_model: WriteModel, tmp_path: Path) -> None:

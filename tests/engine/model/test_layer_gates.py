@@ -12,7 +12,7 @@ from torch import Tensor
 from so8t_engine.config import Config
 from so8t_engine.errors import ModelError
 from so8t_engine.memory.geometry import model_geometry
-from so8t_engine.memory.terms import gate_activation_bytes
+from so8t_engine.memory.plain_terms import gate_activation_bytes
 from so8t_engine.model.loading import load_base
 from so8t_engine.model.so8t_model import Batch, SO8TModel, StepTotals
 from so8t_engine.so8t.attach import attach_from_placement
@@ -28,6 +28,8 @@ ONLY_LM = NO_HEADS | {"pet_weights": [0.0, 0.0, 0.0]}
 def _model(make: Make, **sections: dict[str, Any]) -> SO8TModel:
     sections["model"] = {"quantization": "none"} | sections.get("model", {})
     sections["lora"] = {"dropout": 0.0} | sections.get("lora", {})
+    # The hooks of transformers' own layers; test_lean.py holds the lean ones to the same numbers.
+    sections["memory"] = {"layers": "plain"} | sections.get("memory", {})
     config = make(**sections)
     torch.manual_seed(5)
     model = SO8TModel(load_base(config.model), config)

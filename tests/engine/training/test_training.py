@@ -15,6 +15,7 @@ from so8t_engine.config import Config
 from so8t_engine.errors import ModelError
 from so8t_engine.so8t.soul_file import load_soul
 from so8t_engine.training.checkpoint import checkpoints, verify_folder
+from so8t_engine.training.checkpoint_state import WEIGHTS
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import (
     EndEvent,
@@ -26,13 +27,13 @@ from so8t_engine.training.events import (
     RotationEvent,
     StateEvent,
     StepEvent,
+    WarningEvent,
 )
 from so8t_engine.training.preflight import preflight
 from so8t_engine.training.preparation import Prepared
 from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.states import Command, State
-from so8t_engine.training.trainer import WEIGHTS
 
 Make = Callable[..., Config]
 
@@ -213,10 +214,27 @@ def test_a_target_that_matches_nothing_fails_and_lists_what_exists(tiny_config: 
     assert events[-1].status == "failed"
 
 
-def test_resume_without_a_checkpoint_is_a_sentence(tiny_config: Make, tmp_path: Path) -> None:
+def test_a_run_that_never_came_to_a_checkpoint_begins_again_and_says_so(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    _status, whole = _run(tiny_config(), tmp_path / "whole")
     RunDirectory.create(tiny_config(), tmp_path / "run")
     status, events = _run(tiny_config(), tmp_path / "run", resume=True)
+    assert status == 0
+    assert any(isinstance(e, WarningEvent) and "begins again" in e.sentence for e in events)
+    assert _losses(events) == _losses(whole)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_again(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    _run(tiny_config(training={"max_steps": 8}), path, _send_at(path, 2, Command.STOP))
+    for found in checkpoints(path / "checkpoints"):
+        (found / WEIGHTS).write_bytes(b"")
+    status, events = _run(tiny_config(), path, resume=True)
     assert status == 1
+    assert any(isinstance(e, WarningEvent) and WEIGHTS in e.sentence for e in events)
     assert any(isinstance(e, ErrorEvent) and "no complete checkpoint" in e.sentence for e in events)
 
 

@@ -36,7 +36,7 @@ def fitting() -> Config:
 @pytest.fixture
 def too_large(fitting: Config) -> Config:
     return with_changes(
-        fitting, {"model.quantization": "int8", "training.batch_size": 4, "data.max_length": 2048}
+        fitting, {"model.quantization": "int8", "training.batch_size": 16, "data.max_length": 4096}
     )
 
 

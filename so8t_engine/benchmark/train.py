@@ -1,0 +1,190 @@
+"""Training steps of this program against other ways to train the same adapters, on the same rows.
+
+Each stack is a process of its own on a card that is otherwise empty, so that no peak is another's; stacks
+alternate (``rounds``), because small batches are bound by the host and repeats differ. Every row is full
+length and every token is a label.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from so8t_engine.config import Config
+from so8t_engine.training.optimizer import make_optimizer
+
+STACKS = ("so8t", "plain", "liger", "unsloth")
+TARGETS = {
+    "phi3": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
+    "other": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one process measures.
+
+    Attributes:
+        settings: dotted settings of this program, for example ``memory.offload_activations``.
+        cap_gib: of the allocator; 0 leaves it free.
+    """
+
+    stack: str
+    shape: str
+    quantization: str
+    length: int
+    batch: int = 1
+    steps: int = 12
+    warm: int = 4
+    settings: dict[str, Any] | None = None
+    cap_gib: float = 0.0
+
+
+def _config(job: Job) -> Config:
+    from so8t_engine.memory.fit import with_changes
+
+    places = {
+        "model.quantization": job.quantization, "data.max_length": job.length, "lora.dropout": 0.0,
+        "training.batch_size": job.batch, "training.accumulation": 1, "so8t.alpha_schedule": "learned",
+    }  # fmt: skip
+    return with_changes(Config(), places | (job.settings or {}))
+
+
+def _so8t(job: Job, base: nn.Module, config: Config) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    from so8t_engine.model.so8t_model import SO8TModel, StepTotals
+
+    model = SO8TModel(base, config).train()
+
+    def loss(ids_NT: Tensor) -> Tensor:
+        rows = len(ids_NT)
+        batch = {
+            "input_ids_NT": ids_NT, "labels_NT": ids_NT, "attention_mask_NT": torch.ones_like(ids_NT),
+            "pool_index_N": torch.full((rows,), ids_NT.shape[1] - 1, device=ids_NT.device),
+            "task_N": torch.arange(rows, device=ids_NT.device) % 4,
+            "safety_N": torch.arange(rows, device=ids_NT.device) % 2,
+        }  # fmt: skip
+        totals = StepTotals(rows * (ids_NT.shape[1] - 1), rows, rows, rows, 1)
+        report = model(batch, totals, alpha_target=0.0, pet_weight=0.05)
+        model.last_terms = report.terms
+        return report.loss  # type: ignore[no-any-return]
+
+    return model, loss
+
+
+def _plain(job: Job, base: nn.Module, config: Config) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    from peft import LoraConfig, get_peft_model
+
+    base_any: Any = base
+    targets = TARGETS.get(base_any.config.model_type, TARGETS["other"])
+    torch.manual_seed(config.training.seed)
+    lora = LoraConfig(r=config.lora.r, lora_alpha=config.lora.alpha, target_modules=targets)
+    model: Any = get_peft_model(base_any, lora).train()
+    if config.training.gradient_checkpointing:
+        reentrant = job.quantization == "int8"
+        model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        model.enable_input_require_grads()
+
+    def loss(ids_NT: Tensor) -> Tensor:
+        return model(input_ids=ids_NT, labels=ids_NT).loss  # type: ignore[no-any-return]
+
+    return model, loss
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Run one job in this process; tokens/s is of the median step."""
+    from so8t_engine.benchmark.random_base import random_base
+    from so8t_engine.model.loading import choose_dtype
+
+    device = torch.device("cuda", 0)
+    config = _config(job)
+    model_config = config.model
+    if job.stack == "liger":
+        from liger_kernel.transformers import apply_liger_kernel_to_phi3
+
+        apply_liger_kernel_to_phi3()
+    base = random_base(
+        job.shape, model_config.quantization, double_quant=model_config.double_quant,
+        attention=model_config.attention, device=device,
+        dtype=choose_dtype(model_config.compute_dtype, device),
+    )  # fmt: skip
+    vocabulary = int(base.config.vocab_size)  # type: ignore[union-attr, arg-type]
+    model, loss_of = (_so8t if job.stack == "so8t" else _plain)(job, base, config)
+    del base
+    optimizer = _optimizer(model, config, job)
+    torch.cuda.empty_cache()
+    if job.cap_gib:
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(job.cap_gib * 2**30 / total)
+    torch.cuda.reset_peak_memory_stats()
+    fixed = torch.cuda.memory_allocated()
+    random = torch.Generator().manual_seed(1)
+    times, losses = [], []
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for _step in range(job.warm + job.steps):
+        ids_NT = torch.randint(3, vocabulary, (job.batch, job.length), generator=random).to(device)
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = loss_of(ids_NT)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+        terms = getattr(model, "last_terms", None)
+        losses.append(float(loss if terms is None else terms["lm"][0]))
+    median = statistics.median(times[job.warm :])
+    return asdict(job) | {
+        "tokens_per_s": job.batch * job.length / median, "step_s": median,
+        "peak_allocated": torch.cuda.max_memory_allocated(),
+        "peak_reserved": torch.cuda.max_memory_reserved(),
+        "fixed": fixed, "losses": losses, "card": torch.cuda.get_device_name(device),
+        "trainable": sum(p.numel() for p in parameters), "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def _optimizer(model: nn.Module, config: Config, job: Job) -> torch.optim.Optimizer:
+    if job.stack == "so8t":
+        return make_optimizer(model, config)  # type: ignore[arg-type]
+    import bitsandbytes as bnb
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer: torch.optim.Optimizer = bnb.optim.PagedAdamW8bit(
+        parameters, lr=config.training.learning_rate, weight_decay=config.training.weight_decay
+    )
+    return optimizer
+
+
+def available(stack: str) -> bool:
+    """Whether what the stack needs is installed."""
+    needed = {"liger": "liger_kernel", "unsloth": "unsloth"}.get(stack)
+    return needed is None or find_spec(needed) is not None
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """`measure` in a process of its own; ``error`` where it failed."""
+    command = [sys.executable, "-m", "so8t_engine.benchmark.train", json.dumps(asdict(job))]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+    if ended.returncode == 0 and lines:
+        result: dict[str, Any] = json.loads(lines[-1])
+        return result
+    return asdict(job) | {"error": (ended.stderr.strip().splitlines() or ["no output"])[-1][:300]}
+
+
+if __name__ == "__main__":
+    from so8t_engine.memory.allocator import prefer_expandable_segments
+
+    prefer_expandable_segments()
+    sys.stdout.write(json.dumps(measure(Job(**json.loads(sys.argv[1])))) + "\n")

@@ -1,0 +1,409 @@
+"""What a lean decoder layer allocates, in its order: the mirror of `so8t_engine.model.lean`. No torch.
+
+Each function here goes through the tensors of the function of the same purpose there: what the card's kernels
+allocate is included, what PyTorch's operators on the CPU need besides is not. A test runs the real layers and
+compares the highest moments to the byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from so8t_engine.memory.tape import Held, Tape
+
+F32 = 4
+WORK, WEIGHT, ATTENTION = "working_set", "dequantised", "attention"
+#: LoRA's matrices or gradients in the compute type, and its gradients in float32.
+NARROW, WIDE = "lora", "gradients"
+
+
+@dataclass(frozen=True, slots=True)
+class LinearShape:
+    """A linear layer: sizes, rank of its LoRA (0 without), and how its weight is stored."""
+
+    name: str
+    inputs: int
+    outputs: int
+    rank: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """One decoder layer and the batch that passes through it.
+
+    Attributes:
+        rows, tokens: of the batch. tile: tokens of the MLP at a time.
+        width: bytes of a value of the compute type.
+        dropout: LoRA's is above 0.
+        flash: the card's flash attention, whose backward pass needs more than its results.
+    """
+
+    rows: int
+    tokens: int
+    tile: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    projections: tuple[LinearShape, ...]
+    output: LinearShape
+    expand: tuple[LinearShape, ...]
+    contract: LinearShape
+    width: int
+    dropout: bool
+    double_quant: bool = True
+    flash: bool = True
+
+    @property
+    def count(self) -> int:
+        return self.rows * self.tokens
+
+    @property
+    def states(self) -> int:
+        """Bytes of one tensor of hidden states."""
+        return self.count * self.hidden * self.width
+
+
+def weight(tape: Tape, shape: LayerShape, linear: LinearShape) -> Held | None:
+    """The weight in the compute type; a new tensor where it is stored quantised."""
+    if linear.kind == "none":
+        return None
+    size = linear.inputs * linear.outputs
+    scales = None
+    if linear.kind == "nf4" and shape.double_quant:
+        scales = tape.add(WEIGHT, size // 64 * F32)
+    made = tape.add(WEIGHT, size * shape.width)
+    tape.drop(scales)
+    return made
+
+
+def linear_forward(tape: Tape, shape: LayerShape, linear: LinearShape, tokens: int, *, train: bool) -> Held:
+    """y = W x + s B A x of so many tokens; the caller holds W."""
+    width = shape.width
+    out = tape.add(WORK, tokens * linear.outputs * width)
+    if linear.rank:
+        dropped = tape.add(WORK, tokens * linear.inputs * width) if train and shape.dropout else None
+        copy = _copy(tape, shape, linear.rank * linear.inputs)
+        low = tape.add(WORK, tokens * linear.rank * width)
+        tape.drop(copy)
+        tape.drop(_copy(tape, shape, linear.rank * linear.outputs), low, dropped)
+    return out
+
+
+def _copy(tape: Tape, shape: LayerShape, size: int) -> Held | None:
+    """LoRA's float32 matrix in the compute type."""
+    return None if shape.width == F32 else tape.add(NARROW, size * shape.width)
+
+
+def linear_backward(
+    tape: Tape, shape: LayerShape, linear: LinearShape, tokens: int
+) -> tuple[Held, list[Held]]:
+    """The input's gradient, and those of A and B in the compute type."""
+    width, rank = shape.width, linear.rank
+    grad_input = tape.add(WORK, tokens * linear.inputs * width)
+    if not rank:
+        return grad_input, []
+    copies = [_copy(tape, shape, rank * linear.inputs), _copy(tape, shape, rank * linear.outputs)]
+    dropped = tape.add(WORK, tokens * linear.inputs * width) if shape.dropout else None
+    low = tape.add(WORK, tokens * rank * width)
+    term = WIDE if width == F32 else NARROW
+    grad_b = tape.add(term, rank * linear.outputs * width)
+    grad_low = tape.add(WORK, tokens * rank * width)
+    grad_a = tape.add(term, rank * linear.inputs * width)
+    if shape.dropout:
+        product = tape.add(WORK, tokens * linear.inputs * width)
+        tape.drop(tape.add(WORK, tokens * linear.inputs * width), product)
+    tape.drop(*copies, dropped, low, grad_low)
+    return grad_input, [grad_a, grad_b]
+
+
+def attention_forward(tape: Tape, shape: LayerShape, *, train: bool, keep: bool) -> tuple[Held, list[Held]]:
+    """What the attention adds, and what is kept for its backward pass (with ``keep``)."""
+    count, width = shape.count, shape.width
+    normed = tape.add(WORK, shape.states)
+    outs = []
+    for linear in shape.projections:
+        stored = weight(tape, shape, linear)
+        outs.append(linear_forward(tape, shape, linear, count, train=train))
+        tape.drop(stored)
+    tape.drop(normed)
+    mixed = tape.add(WORK, count * shape.output.inputs * width)
+    sums = tape.add(ATTENTION, shape.rows * shape.heads * shape.tokens * F32)
+    if not keep:
+        tape.drop(sums)
+    stored = weight(tape, shape, shape.output)
+    added = linear_forward(tape, shape, shape.output, count, train=train)
+    tape.drop(stored)
+    if not keep:
+        tape.drop(*outs, mixed)
+        return added, []
+    return added, [*outs, mixed, sums]
+
+
+def tiles(shape: LayerShape, *, every: bool = False) -> list[int]:
+    """Tokens of the MLP's tiles; of many whole ones three unless all count, as the rest is like the third."""
+    whole, rest = divmod(shape.count, shape.tile)
+    return [shape.tile] * (whole if every else min(whole, 3)) + ([rest] if rest else [])
+
+
+def mlp_forward(tape: Tape, shape: LayerShape, *, train: bool, keep: bool = False) -> tuple[Held, list[Held]]:
+    """h + mlp(norm(h)), tile by tile; and the outputs of gate and up, which stay with ``keep``."""
+    weights = [weight(tape, shape, linear) for linear in (*shape.expand, shape.contract)]
+    out = tape.add(WORK, shape.states)
+    kept: list[Held] = []
+    before: Held | None = None
+    for tokens in tiles(shape, every=keep):
+        normed = tape.add(WORK, tokens * shape.hidden * shape.width)
+        outs = [linear_forward(tape, shape, linear, tokens, train=train) for linear in shape.expand]
+        tape.drop(normed)
+        active = tape.add(WORK, tokens * shape.contract.inputs * shape.width)
+        if keep:
+            kept += outs
+        else:
+            tape.drop(*outs)
+        result = linear_forward(tape, shape, shape.contract, tokens, train=train)
+        tape.drop(active, before)
+        before = result
+    tape.drop(before, *weights)
+    return out, kept
+
+
+class _Sums:
+    """LoRA's gradients over the tiles: in the compute type, from the second tile on in float32.
+
+    The last pair that was made lives until the next one is there.
+    """
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        self._sums: dict[str, list[Held]] = {}
+        self._last: list[Held] = []
+
+    def take(self, name: str, pair: list[Held]) -> None:
+        tape = self._tape
+        tape.drop(*self._last)
+        before = self._sums.get(name)
+        if before is None:
+            self._sums[name], self._last = pair, []
+            return
+        if before and before[0][0] == NARROW:
+            wide = [tape.add(WIDE, held[1] * 2) for held in before]
+            tape.drop(*before)
+            self._sums[name] = wide
+        self._last = pair
+
+    def hand_over(self) -> list[Held]:
+        """float32 gradients for autograd; a single tile's are copied."""
+        tape = self._tape
+        held = [one for pair in self._sums.values() for one in pair]
+        fresh = [tape.add(WIDE, one[1] * 2) if one[0] == NARROW else one for one in held]
+        tape.drop(*self._last, *(one for one in held if one[0] == NARROW))
+        return fresh
+
+
+def mlp_backward(tape: Tape, shape: LayerShape, kept: list[Held] | None = None) -> tuple[Held, list[Held]]:
+    """The gradient of h, and those of LoRA; ``kept`` of the forward pass is freed tile by tile."""
+    weights = [weight(tape, shape, linear) for linear in (*shape.expand, shape.contract)]
+    out = tape.add(WORK, shape.states)
+    sums = _Sums(tape)
+    # What Python's names hold until a tile binds them anew: the norm's output, its gradient, and the
+    # gradient of the last layer that read it.
+    normed: Held | None = None
+    summed: Held | None = None
+    last: Held | None = None
+    for number, tokens in enumerate(tiles(shape, every=kept is not None)):
+        part = tokens * shape.hidden * shape.width
+        fresh = tape.add(WORK, part)
+        tape.drop(normed)
+        normed = fresh
+        if kept is None:
+            outs = [linear_forward(tape, shape, linear, tokens, train=True) for linear in shape.expand]
+        else:
+            outs = kept[number * len(shape.expand) : (number + 1) * len(shape.expand)]
+        active = tape.add(WORK, tokens * shape.contract.inputs * shape.width)
+        grad, pair = linear_backward(tape, shape, shape.contract, tokens)
+        sums.take(shape.contract.name, pair)
+        tape.drop(active, grad, None if summed is last else summed)
+        summed = None
+        for linear in shape.expand:
+            found, pair = linear_backward(tape, shape, linear, tokens)
+            tape.drop(None if last is summed else last)
+            sums.take(linear.name, pair)
+            summed, last = summed or found, found
+        tape.drop(*outs)
+        tape.drop(tape.add(WORK, part))
+    tape.drop(normed, summed, None if last is summed else last)
+    grads = sums.hand_over()
+    tape.drop(*weights)
+    return out, grads
+
+
+def projections_backward(tape: Tape, shape: LayerShape, incoming: list[Held]) -> tuple[Held, list[Held]]:
+    """The gradient of h through norm, q, k and v; ``incoming``, theirs, live until it is done."""
+    count, width = shape.count, shape.width
+    normed = tape.add(WORK, shape.states)
+    parts = [tape.add(WORK, count * linear.outputs * width) for linear in shape.projections]
+    first: Held | None = None
+    last: Held | None = None
+    narrow: list[Held] = []
+    grads: list[Held] = []
+    for linear in shape.projections:
+        stored = weight(tape, shape, linear)
+        found, pair = linear_backward(tape, shape, linear, count)
+        tape.drop(stored, *narrow, None if last is first else last)
+        first, last = first or found, found
+        grads += _wide(tape, pair)
+        narrow = [one for one in pair if one[0] == NARROW]
+    tape.drop(*parts, normed)
+    out = tape.add(WORK, shape.states)
+    tape.drop(first, None if last is first else last, *narrow, *incoming)
+    return out, grads
+
+
+def _wide(tape: Tape, pair: list[Held]) -> list[Held]:
+    """Gradients in float32, as the parameters are; those in the compute type are still there."""
+    return [tape.add(WIDE, held[1] * 2) if held[0] == NARROW else held for held in pair]
+
+
+def output_backward(tape: Tape, shape: LayerShape) -> tuple[Held, list[Held]]:
+    """The gradient of the attention's result through o_proj."""
+    stored = weight(tape, shape, shape.output)
+    out, pair = linear_backward(tape, shape, shape.output, shape.count)
+    tape.drop(stored)
+    grads = _wide(tape, pair)
+    tape.drop(*(one for one in pair if one[0] == NARROW))
+    return out, grads
+
+
+def scores_backward(tape: Tape, shape: LayerShape) -> list[Held]:
+    """Gradients of q, k and v.
+
+    Flash attention sums dq in float32 and keeps one float32 number a query, rows rounded up to 128 and a
+    head's units to 32 (aten/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd); with fewer heads
+    for keys it makes dk and dv for all heads first.
+    """
+    count, width, size = shape.count, shape.width, shape.head_dim
+    rows = -(-shape.tokens // 128) * 128
+    units = -(-size // 32) * 32 if size <= 192 else 256
+    kept = [
+        tape.add(WORK, count * heads * size * width)
+        for heads in (shape.heads, shape.kv_heads, shape.kv_heads)
+    ]
+    if shape.flash:
+        inner = [tape.add(ATTENTION, shape.rows * shape.heads * rows * F32)]
+        inner.append(tape.add(ATTENTION, shape.rows * shape.heads * rows * units * F32))
+        if shape.kv_heads != shape.heads:
+            inner += [tape.add(ATTENTION, count * shape.heads * size * width) for _i in range(2)]
+        tape.drop(*inner)
+    return kept
+
+
+def gate_forward(tape: Tape, shape: LayerShape) -> Held:
+    """K x per block: one new tensor of hidden states."""
+    return tape.add(WORK, shape.states)
+
+
+def gate_backward(tape: Tape, shape: LayerShape) -> tuple[Held, Held]:
+    """The gradients of x and of K; that of K is summed from one partial sum per 128 tokens (`so8t.fused`)."""
+    out = tape.add(WORK, shape.states)
+    matrix = shape.hidden // 8 * 64 * F32
+    partial = tape.add(WORK, -(-shape.count // 128) * matrix)
+    summed = tape.add(WORK, matrix)
+    tape.drop(partial)
+    return out, summed
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a layer keeps for its backward pass beside its input.
+
+    Attributes:
+        scores: q, k, v, the attention's result and its sums. ungated: the input of a gate after o_proj.
+        middle: the residual stream between the halves. expanded: outputs of gate and up.
+        result: the MLP's output before a gate. unread: a result whose values nobody reads.
+    """
+
+    scores: list[Held]
+    ungated: Held | None
+    middle: Held
+    expanded: list[Held] | None
+    result: Held | None
+    unread: Held | None
+
+
+def layer_forward(
+    tape: Tape, shape: LayerShape, site: str | None, *, train: bool, keep: bool, again: bool = False
+) -> tuple[Held | None, Kept | None]:
+    """A layer's output, and with ``keep`` what its backward pass reads beside the input.
+
+    Args:
+        again: it is run a second time, for its backward pass alone: where no gate follows, the MLP's result
+            is not computed, and what it would keep neither.
+    """
+    added, scores = attention_forward(tape, shape, train=train, keep=keep)
+    ungated: Held | None = None
+    if site == "attention":
+        ungated, added = added, gate_forward(tape, shape)
+        if not keep:
+            tape.drop(ungated)
+    middle = tape.add(WORK, shape.states)
+    tape.drop(added)
+    if again and site != "mlp":
+        unread = tape.add(WORK, 1)
+        return None, Kept(scores, ungated, middle, None, None, unread)
+    result, expanded = mlp_forward(tape, shape, train=train, keep=keep and not again)
+    out = result
+    if site == "mlp":
+        gated = gate_forward(tape, shape)
+        if not keep:
+            tape.drop(result)
+        out = tape.add(WORK, shape.states)
+        tape.drop(gated)
+    if not keep:
+        tape.drop(middle)
+        return out, None
+    own = result if site == "mlp" else None
+    if again:
+        return None, Kept(scores, ungated, middle, None, own, out)
+    return out, Kept(scores, ungated, middle, expanded, own, None)
+
+
+def layer_backward(tape: Tape, shape: LayerShape, site: str | None, kept: Kept, *, accumulated: bool) -> Held:
+    """The gradient of a layer's input; the caller holds the input and the gradient of the output.
+
+    Args:
+        accumulated: LoRA's gradients are added to those of an earlier pass; otherwise they stay.
+    """
+
+    def give(grads: list[Held]) -> None:
+        if accumulated:
+            tape.drop(*grads)
+
+    grad_matrix: Held | None = None
+    if site == "mlp":
+        grad_result, grad_matrix = gate_backward(tape, shape)
+        tape.drop(kept.result)
+        through, made = mlp_backward(tape, shape, kept.expanded)
+        give(made)
+        tape.drop(grad_result)
+        grad_middle = tape.add(WORK, shape.states)
+        tape.drop(through)
+    else:
+        grad_middle, made = mlp_backward(tape, shape, kept.expanded)
+        give(made)
+    tape.drop(kept.middle)
+    grad_added: Held | None = None
+    if kept.ungated is not None:
+        grad_added, grad_matrix = gate_backward(tape, shape)
+        tape.drop(kept.ungated)
+    grad_mixed, made = output_backward(tape, shape)
+    give(made)
+    tape.drop(grad_added)
+    incoming = scores_backward(tape, shape)
+    tape.drop(grad_mixed, *kept.scores)
+    grad_hidden, made = projections_backward(tape, shape, incoming)
+    give(made)
+    total = tape.add(WORK, shape.states)
+    tape.drop(grad_hidden, grad_middle, grad_matrix, kept.unread)
+    return total

@@ -1,0 +1,213 @@
+"""What a whole training step or an evaluation needs with lean layers, moment by moment. No torch.
+
+The mirror of `SO8TModel.forward` and its backward pass with `so8t_engine.model.lean`. Layers of one kind are
+alike, so each kind is gone through once (`lean_layers`) and the moments of all layers follow from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from so8t_engine.memory.lean_layers import F32, WORK, LayerShape, layer_backward, layer_forward
+from so8t_engine.memory.tape import Tape, rounded
+
+SAVED, LOGITS = "saved_activations", "logits"
+#: Tokens of PET's chunks (`so8t_engine.so8t.pet`).
+PET_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The highest moment of a part of the step: what is alive beyond what always is, by terms."""
+
+    name: str
+    bytes: int
+    terms: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StepShape:
+    """A step beyond its layers.
+
+    Attributes:
+        layer: the layers' sizes. layers: how many. gated: which of them have a gate. site: where in them.
+        recomputed: layers below ``first_kept`` keep their input alone. offload: and that on the host.
+        vocabulary, chunk: of the loss; tokens of one chunk.
+        gate_final: the gate before the head. labelled: tokens that carry loss, all of them at worst.
+        accumulated: gradients of an earlier pass are there.
+        lora_per_layer: bytes of a layer's LoRA gradients, float32.
+    """
+
+    layer: LayerShape
+    layers: int
+    gated: frozenset[int]
+    site: str
+    recomputed: bool
+    first_kept: int
+    offload: bool
+    vocabulary: int
+    chunk: int
+    gate_final: bool
+    accumulated: bool
+    lora_per_layer: int
+
+    def site_of(self, layer: int) -> str | None:
+        return self.site if layer in self.gated else None
+
+    def recomputes(self, layer: int) -> bool:
+        return self.recomputed and layer < self.first_kept
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """One kind of layer: bytes it keeps beside its input, and the highest moments of both passes.
+
+    The backward pass' moment holds what was kept.
+    """
+
+    kept: int
+    forward: int
+    forward_terms: dict[str, int]
+    backward: int
+    backward_terms: dict[str, int]
+
+
+def layer_cost(shape: StepShape, site: str | None, recompute: bool) -> LayerCost:
+    """Go through a layer of this kind once forward and once backward."""
+    layer, tape = shape.layer, Tape()
+    out, kept = layer_forward(tape, layer, site, train=True, keep=not recompute)
+    tape.drop(out)
+    held, forward, forward_terms = tape.now, tape.peak, tape.at_peak
+    if recompute:
+        tape = Tape()
+        _out, kept = layer_forward(tape, layer, site, train=True, keep=True, again=True)
+    else:
+        tape.forget_peak()
+    assert kept is not None
+    layer_backward(tape, layer, site, kept, accumulated=shape.accumulated)
+    return LayerCost(held, forward, forward_terms, tape.peak, tape.at_peak)
+
+
+class _Highest:
+    """The highest of several moments of a pass.
+
+    Args:
+        shared: bytes that are there in all of them.
+    """
+
+    def __init__(self, shared: int) -> None:
+        self._shared = shared
+        self.moment = Moment("", 0, {})
+
+    def see(self, name: str, saved: int, total: int, terms: dict[str, int], gradients: int = 0) -> None:
+        """``saved`` and ``gradients`` are there, and ``total`` on top, made up of ``terms``."""
+        whole = saved + gradients + total + self._shared
+        if whole > self.moment.bytes:
+            found = dict(terms)
+            found[SAVED] = found.get(SAVED, 0) + saved
+            found[WORK] = found.get(WORK, 0) + self._shared
+            found["gradients"] = found.get("gradients", 0) + gradients
+            self.moment = Moment(name, whole, found)
+
+
+def _shared(shape: StepShape) -> int:
+    """The rotary embedding's two tables, and R_safe, R_cmd, M and K with what their gradients need."""
+    layer = shape.layer
+    table = rounded(layer.tokens * layer.head_dim * layer.width)
+    return 2 * table + 8 * rounded(layer.hidden // 8 * 64 * F32)
+
+
+def inputs_on_card(shape: StepShape, layer: int) -> int:
+    """Inputs of layers up to this one that are on the card while it runs forward."""
+    last = shape.first_kept - 1  # it is needed again at once and stays
+    if not shape.offload or not shape.recomputed:
+        return layer + 1
+    return 1 if layer < last else 2 + layer - last if last > 0 else 1 + layer - last
+
+
+def training_moment(shape: StepShape) -> Moment:
+    """The highest moment of a micro-batch, forward and backward, beyond what is always there."""
+    kinds: dict[tuple[str | None, bool], LayerCost] = {}
+    costs: list[LayerCost] = []
+    for layer in range(shape.layers):
+        kind = shape.site_of(layer), shape.recomputes(layer)
+        if kind not in kinds:
+            kinds[kind] = layer_cost(shape, *kind)
+        costs.append(kinds[kind])
+    states = rounded(shape.layer.states)
+    highest = _Highest(_shared(shape))
+    kept = 0
+    for layer, cost in enumerate(costs):
+        inputs = inputs_on_card(shape, layer) * states
+        highest.see("forward", kept + inputs, cost.forward, cost.forward_terms)
+        kept += cost.kept
+    # The last layer's output, kept by the final norm, and the norm's.
+    saved = kept + (inputs_on_card(shape, shape.layers - 1) + 1) * states
+    tape = Tape()
+    loss_forward(tape, shape, train=True)
+    highest.see("loss", saved, tape.peak, tape.at_peak)
+    tape = Tape()
+    loss_backward(tape, shape)
+    highest.see("loss", saved, tape.peak, tape.at_peak)
+    gradients = 0
+    for layer in reversed(range(shape.layers)):
+        cost = costs[layer]
+        kept -= cost.kept
+        inputs = inputs_on_card(shape, layer)
+        if shape.offload and shape.recomputes(layer):
+            inputs = 2 if layer else 1  # in use, and the next one on its way
+        # The gradient of the layer's output is held from outside.
+        highest.see("backward", kept + (inputs + 1) * states, cost.backward, cost.backward_terms, gradients)
+        if not shape.accumulated:
+            gradients += shape.lora_per_layer
+    return highest.moment
+
+
+def loss_forward(tape: Tape, shape: StepShape, *, train: bool) -> None:
+    """From the final norm's output to the loss: gate, labelled tokens, logits by chunks, PET."""
+    layer = shape.layer
+    count, width, hidden = layer.count, layer.width, layer.hidden
+    tape.add(WORK, layer.states)
+    gated = tape.add(WORK, layer.states) if shape.gate_final else None
+    tape.add(WORK, count * 8 * 3)  # the labelled tokens' places, and what they are
+    chosen = tape.add(WORK, count * hidden * width)
+    if train:
+        tape.add(LOGITS, count * hidden * width)
+    at_once = min(shape.chunk, count)
+    logits = tape.add(LOGITS, at_once * shape.vocabulary * width)
+    if train:
+        tape.drop(tape.add(LOGITS, at_once * hidden * width))
+    tape.drop(logits, chosen)
+    if train:
+        part = layer.rows * min(layer.tokens, PET_CHUNK + 2) * hidden * F32
+        tape.drop(tape.many(WORK, part, 4))
+    tape.drop(gated)
+
+
+def loss_backward(tape: Tape, shape: StepShape) -> None:
+    """PET's chunks again, then the logits' gradient put in its places, the gate's, and their sums."""
+    layer = shape.layer
+    states = layer.states
+    tape.add(WORK, states)
+    tape.add(LOGITS, states)
+    part = layer.rows * min(layer.tokens, PET_CHUNK + 2) * layer.hidden * F32
+    tape.drop(tape.many(WORK, part, 5))
+    tape.drop(tape.many(WORK, states, 3))
+    chunks = -(-layer.tokens // PET_CHUNK)
+    summed = tape.add(WORK, states)
+    tape.drop(tape.many(WORK, states / chunks, chunks - 1), tape.many(WORK, part, 4))
+    tape.drop(tape.many(WORK, states, 2), summed)
+
+
+def evaluation_moment(shape: StepShape) -> Moment:
+    """The highest moment of a batch without gradients: ``shape.layer`` is the evaluation's batch."""
+    highest = _Highest(_shared(shape))
+    states = rounded(shape.layer.states)
+    for site in {shape.site_of(layer) for layer in range(shape.layers)}:
+        tape = Tape()
+        layer_forward(tape, shape.layer, site, train=False, keep=False)
+        highest.see("evaluation", states, tape.peak, tape.at_peak)
+    tape = Tape()
+    loss_forward(tape, shape, train=False)
+    highest.see("evaluation", 0, tape.peak, tape.at_peak)
+    return highest.moment

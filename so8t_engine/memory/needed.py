@@ -1,0 +1,129 @@
+"""From allocations to what a device must hold: allocator, libraries and driver, at three levels of luck."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from so8t_engine.config import Config
+from so8t_engine.memory.geometry import ModelGeometry
+from so8t_engine.memory.lean_terms import lean_phases, runs_lean
+from so8t_engine.memory.machine import Machine
+from so8t_engine.memory.plain_terms import ASSUMED_LEVELS, plain_phases
+from so8t_engine.memory.terms import MIB, Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What neither configuration nor code says.
+
+    Attributes:
+        fragmentation: part of the short-lived tensors that the allocator holds in addition.
+        fixed: bytes that it holds in addition in any case: pages that are partly used.
+        heap: part of all activations that the C library's heap holds in addition; CPU runs only.
+        context: driver context and libraries outside the allocator; on the CPU interpreter and libraries.
+    """
+
+    fragmentation: float
+    fixed: int
+    heap: float
+    context: int
+
+
+#: Segments that grow in place, lean layers.
+EXPANDABLE = (
+    Level(0.0, 0, 0.0, 450_000_000),
+    Level(0.03, 20 * MIB, 0.0, 970_000_000),
+    Level(0.10, 64 * MIB, 0.0, 1_050_000_000),
+)
+#: Segments of a fixed size each, as on Windows: a freed large block is rarely refilled exactly.
+FIXED_SIZE = (
+    Level(0.10, 0, 0.0, 450_000_000),
+    Level(0.35, 40 * MIB, 0.0, 970_000_000),
+    Level(0.75, 120 * MIB, 0.0, 1_050_000_000),
+)
+#: 0.52 GB are resident after importing torch, transformers, peft and bitsandbytes, to which the rows come.
+#: glibc's heap keeps much of what was freed: a small Phi-3 (nf4, r 16, no checkpointing) peaked at 1.51, 3.03
+#: and 5.72 GB resident for 1,536, 4,096 and 8,192 tokens where 1.07 and 1.91 GB of the first two were alive.
+ON_CPU = (
+    Level(0.0, 0, 0.1, 500_000_000),
+    Level(0.0, 0, 0.85, 700_000_000),
+    Level(0.0, 0, 1.1, 1_200_000_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """One level of luck.
+
+    Attributes:
+        terms: at the highest moment of all phases. moment: which that is.
+        phases: phase → bytes that the allocator reserves. plain: the highest of them without corrections.
+    """
+
+    terms: dict[str, int]
+    moment: str
+    phases: dict[str, int]
+    plain: int
+    cpu: bool
+
+
+def _levels(machine: Machine, cpu: bool) -> tuple[Level, Level, Level]:
+    levels = ON_CPU if cpu else EXPANDABLE if machine.expandable else FIXED_SIZE
+    context = machine.calibration.context
+    if cpu or context is None:
+        return levels
+    low, expected, high = (
+        replace(level, context=int(context * factor))
+        for level, factor in zip(levels, (0.95, 1.0, 1.05), strict=True)
+    )
+    return low, expected, high
+
+
+def _whole(
+    phase: Phase, level: Level, machine: Machine, cpu: bool, factor: float
+) -> tuple[dict[str, int], int]:
+    """A phase's terms with what comes on top, and what the allocator reserves without corrections."""
+    terms = dict(phase.terms)
+    short = phase.short_lived
+    terms["fragmentation"] = terms.get("fragmentation", 0) + int(
+        level.fragmentation * short + level.fixed + level.heap * short
+    )
+    terms["libraries"] = 0 if cpu else machine.workspace
+    terms["context"] = level.context
+    outside = terms.get("optimizer_paged", 0) + (0 if cpu else terms["context"])
+    plain = sum(terms.values()) - outside
+    terms["fragmentation"] = max(0, terms["fragmentation"] + int((factor - 1.0) * plain))
+    return terms, plain
+
+
+def needed(
+    config: Config, geometry: ModelGeometry, machine: Machine, *, cpu: bool, compute: int
+) -> tuple[int, Needed, int]:
+    """Bytes on the device with luck, what is expected, and bytes without luck.
+
+    Raises:
+        ModelError: a LoRA target or a layer of the gate does not exist.
+    """
+    factor = machine.calibration.factor
+    found = []
+    lean = runs_lean(config, geometry)
+    shared = lean_phases(config, geometry, cpu=cpu, compute=compute) if lean else {}
+    for index, level in enumerate(_levels(machine, cpu)):
+        phases = shared
+        if not lean:
+            phases = plain_phases(
+                config, geometry, ASSUMED_LEVELS[index], cpu=cpu, compute=compute,
+                expandable=machine.expandable,
+            )  # fmt: skip
+        wholes = {name: _whole(phase, level, machine, cpu, factor) for name, phase in phases.items()}
+        totals = {name: sum(terms.values()) for name, (terms, _plain) in wholes.items()}
+        highest = max(totals, key=lambda name: totals[name])
+        terms, plain = wholes[highest]
+        outside = ("optimizer_paged",) if cpu else ("optimizer_paged", "context")
+        reserved = {
+            name: sum(size for term, size in whole.items() if term not in outside)
+            for name, (whole, _plain) in wholes.items()
+        }
+        found.append(Needed(terms, phases[highest].moment, reserved, plain, cpu))
+    low, expected, high = found
+    return sum(low.terms.values()), expected, sum(high.terms.values())

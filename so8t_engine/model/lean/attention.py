@@ -1,0 +1,172 @@
+"""The attention half of a decoder layer, h + Wo · attention(norm(h)), as autograd functions that keep little.
+
+Kept for the backward pass: h, rotated queries, keys, values, the attention's output and its log-sums.
+"""
+
+# ruff: noqa: N815  (fields of the dataclasses are tensors and carry their shapes)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from so8t_engine.model.lean.linear import LoraLinear, fork
+from so8t_engine.model.lean.ops import rms_norm, rms_norm_gradient, rotary
+from so8t_engine.model.packed import PackedRows, attend
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """An RMS norm's frozen weight (H,) and ε."""
+
+    weight_H: Tensor
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Sizes and layers of one attention block.
+
+    Attributes:
+        projections: q, k and v in this order, or one layer that holds all three.
+        heads, kv_heads, size: numbers of heads and the units of one.
+    """
+
+    norm: Norm
+    projections: tuple[LoraLinear, ...]
+    output: LoraLinear
+    heads: int
+    kv_heads: int
+    size: int
+    scaling: float
+
+    def forward(
+        self,
+        hidden_NTH: Tensor,
+        cos_NTR: Tensor,
+        sin_NTR: Tensor,
+        packed: PackedRows | None,
+        seed: int | None,
+    ) -> Tensor:
+        """What the attention adds to the residual stream, shape (N, T, H), differentiable.
+
+        Args:
+            cos_NTR, sin_NTR: of the rotary embedding, (N or 1, T, R).
+            packed: where rows lie end to end, each of which sees itself alone; None is causal attention,
+                which is right with padding on the right: no real token looks at a later one.
+            seed: of LoRA's dropout; None is evaluation.
+        """
+        parameters = [p for linear in self.projections for p in linear.parameters]
+        query, key, value = _Projections.apply(  # type: ignore[no-untyped-call]
+            hidden_NTH, cos_NTR, sin_NTR, self, seed, *parameters
+        )
+        if packed is None:
+            mixed_NhTD = functional.scaled_dot_product_attention(
+                query, key, value, is_causal=True, scale=self.scaling, enable_gqa=self.heads != self.kv_heads
+            )
+        else:
+            mixed_NhTD = attend(query, key, value, packed.cumulative_S, packed.longest, self.scaling)
+        mixed_NTF = mixed_NhTD.transpose(1, 2).reshape(*hidden_NTH.shape[:2], self.heads * self.size)
+        out_NTH: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
+            mixed_NTF, self.output, fork(seed, 8), *self.output.parameters
+        )
+        return out_NTH
+
+
+class _Linear(torch.autograd.Function):
+    """y = W x + s B A x; keeps x."""
+
+    @staticmethod
+    def forward(ctx: Any, input_NTI: Tensor, linear: LoraLinear, seed: int | None, *_lora: Tensor) -> Tensor:  # noqa: ANN401
+        flat_tI = input_NTI.reshape(-1, input_NTI.shape[-1])
+        out_tO = linear.forward(flat_tI, linear.weight(input_NTI.dtype), seed)
+        ctx.save_for_backward(input_NTI)
+        ctx.linear, ctx.seed = linear, seed
+        return out_tO.view(*input_NTI.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        (input_NTI,) = ctx.saved_tensors
+        linear: LoraLinear = ctx.linear
+        flat_tI, grad_tO = input_NTI.flatten(0, 1), grads[0].reshape(-1, grads[0].shape[-1])
+        grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, linear.weight(flat_tI.dtype), ctx.seed)
+        assert grad_tI is not None
+        return (grad_tI.view(input_NTI.shape), None, None, *_in(linear, grad_lora))
+
+
+def _in(linear: LoraLinear, grads: list[Tensor | None]) -> list[Tensor]:
+    """Gradients of A and B in the parameters' own dtype; nothing without LoRA."""
+    return [
+        grad.to(parameter.dtype)
+        for parameter, grad in zip(linear.parameters, grads, strict=False)
+        if grad is not None
+    ]
+
+
+class _Projections(torch.autograd.Function):
+    """Norm, q/k/v and rotary embedding in one: keeps h alone, and the norm is computed again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        hidden_NTH: Tensor,
+        cos_NTR: Tensor,
+        sin_NTR: Tensor,
+        block: Attention,
+        seed: int | None,
+        *_lora: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        count, tokens, size = hidden_NTH.shape
+        normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
+        outs = [
+            linear.forward(normed_tH, linear.weight(normed_tH.dtype), fork(seed, number)).view(
+                count, tokens, -1
+            )
+            for number, linear in enumerate(block.projections)
+        ]
+        queries, keys = block.heads * block.size, block.kv_heads * block.size
+        parts = torch.split(outs[0], [queries, keys, keys], -1) if len(outs) == 1 else outs
+        for part in parts[:2]:
+            rotary(part.view(count, tokens, -1, block.size), part, cos_NTR, sin_NTR)
+        ctx.save_for_backward(hidden_NTH, cos_NTR, sin_NTR)
+        ctx.block, ctx.seed = block, seed
+        query, key, value = (part.view(count, tokens, -1, block.size).transpose(1, 2) for part in parts)
+        return query, key, value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        hidden_NTH, cos_NTR, sin_NTR = ctx.saved_tensors
+        block: Attention = ctx.block
+        count, tokens, size = hidden_NTH.shape
+        normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
+        widths = [grad.shape[1] * block.size for grad in grads]
+        grads_NTF = [grads[0].new_empty((count, tokens, sum(widths)))]
+        parts = list(torch.split(grads_NTF[0], widths, -1))
+        if len(block.projections) == 3:
+            grads_NTF = parts = [grads[0].new_empty((count, tokens, width)) for width in widths]
+        for number, (grad, part) in enumerate(zip(grads, parts, strict=True)):
+            if number < 2:
+                rotary(grad.transpose(1, 2), part, cos_NTR, sin_NTR, transposed=True)
+            else:
+                part.copy_(grad.transpose(1, 2).flatten(2))
+        del grads, parts
+        grad_normed_tH: Tensor | None = None
+        lora: list[Tensor] = []
+        for number, linear in enumerate(block.projections):
+            grad_tF = grads_NTF[number].view(count * tokens, -1)
+            found, *pair = linear.backward(
+                grad_tF, normed_tH, linear.weight(normed_tH.dtype), fork(ctx.seed, number)
+            )
+            assert found is not None
+            grad_normed_tH = found if grad_normed_tH is None else grad_normed_tH.add_(found)
+            lora += _in(linear, pair)
+        del grads_NTF, normed_tH
+        assert grad_normed_tH is not None
+        grad_hidden = rms_norm_gradient(
+            grad_normed_tH.view(count, tokens, size), hidden_NTH, block.norm.weight_H, block.norm.eps
+        )
+        return (grad_hidden, None, None, None, None, *lora)

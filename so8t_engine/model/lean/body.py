@@ -1,0 +1,186 @@
+"""The decoder of a transformers model run by layers that keep little memory.
+
+Weights, LoRA and configuration stay in transformers' and peft's own modules; this runs them another way. What
+is saved, layer by layer, is the layer's input, on the card or on the host (`Recomputed`); quantised weights
+are dequantised for the moment of use; the MLP is computed tile by tile; nothing is upcast as a whole.
+Which models can be run so, `lean_body` says; the others run as transformers wrote them.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from so8t_engine.model.lean.attention import Attention, Norm
+from so8t_engine.model.lean.layer import DecoderLayer, Recomputed, Scene
+from so8t_engine.model.lean.linear import LoraLinear
+from so8t_engine.model.lean.mlp import GatedMLP
+from so8t_engine.model.lean.offload import Offload
+from so8t_engine.model.lean.ops import Activation, rms_norm, rms_norm_gradient
+from so8t_engine.model.packed import PackedRows
+from so8t_engine.so8t.placement import Placement
+
+log = logging.getLogger(__name__)
+
+#: transformers' ``model_type`` → whether its q/k/v and gate/up are fused.
+KNOWN_TYPES = {"phi3": True, "llama": False, "mistral": False, "qwen2": False}
+_ACTIVATIONS: dict[str, Activation] = {
+    "silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh",
+}  # fmt: skip
+
+
+class LeanBody:
+    """Runs the decoder of ``causal_lm``; holds no parameters of its own.
+
+    Args:
+        causal_lm: a model of `KNOWN_TYPES` with LoRA injected by peft.
+        placement: where the gate acts.
+        tile: tokens of the MLP at a time.
+        recomputed: keep layers' inputs alone while training.
+        kept_layers: so many of the last layers keep their activations all the same.
+        offload: keep those inputs in host memory, where the model is on a card.
+    """
+
+    def __init__(
+        self,
+        causal_lm: Any,  # noqa: ANN401
+        placement: Placement,
+        *,
+        tile: int,
+        recomputed: bool,
+        kept_layers: int = 0,
+        offload: bool = False,
+    ) -> None:
+        self._decoder = causal_lm.get_decoder()
+        config = causal_lm.config
+        gated = set(placement.layers)
+        self.layers = [
+            _layer(module, config, tile, placement.site if index in gated else None)
+            for index, module in enumerate(self._decoder.layers)
+        ]
+        self.norm = _norm(self._decoder.norm)
+        self.recomputed, self.kept_layers = recomputed, kept_layers
+        device = self._decoder.embed_tokens.weight.device
+        self._offload = Offload(device) if offload and device.type == "cuda" else None
+
+    def forward(
+        self,
+        input_ids_NT: Tensor,
+        *,
+        training: bool,
+        matrix_B88: Tensor | None = None,
+        g: Tensor | None = None,
+        packed: PackedRows | None = None,
+    ) -> Tensor:
+        """The final hidden states after the last norm, (N, T, H).
+
+        Args:
+            training: draw dropout and prepare a backward pass.
+            matrix_B88: the gate's K where layers are gated. g: its strength.
+            packed: where rows lie end to end; None is a batch with padding on the right.
+        """
+        embed = self._decoder.embed_tokens
+        position_ids_NT = (
+            torch.arange(input_ids_NT.shape[1], device=input_ids_NT.device).unsqueeze(0)
+            if packed is None
+            else packed.position_ids_NT
+        )
+        with torch.autocast(input_ids_NT.device.type, enabled=False):
+            hidden_NTH: Tensor = embed(input_ids_NT)
+            cos_NTR, sin_NTR = self._decoder.rotary_emb(hidden_NTH, position_ids=position_ids_NT)
+            scene = Scene(cos_NTR.contiguous(), sin_NTR.contiguous(), packed, g)
+            grad = training and torch.is_grad_enabled()
+            # From the CPU's generator: no wait for the card, and a resumed run draws the same.
+            seeds = torch.randint(2**62, (len(self.layers),)).tolist() if training else None
+            if grad:
+                # The embedding is frozen: without this no layer below the first LoRA would be asked back.
+                hidden_NTH = hidden_NTH.requires_grad_()
+                if self._offload is not None:
+                    self._offload.begin()
+            first_kept = len(self.layers) - self.kept_layers
+            for index, layer in enumerate(self.layers):
+                seed = None if seeds is None else seeds[index]
+                own = matrix_B88 if layer.site is not None else None
+                if grad and self.recomputed and index < first_kept:
+                    # The last one is needed again at once.
+                    store = None if index == first_kept - 1 else self._offload
+                    hidden_NTH = Recomputed.apply(  # type: ignore[no-untyped-call]
+                        hidden_NTH, own, layer, scene, seed, store
+                    )
+                else:
+                    hidden_NTH = layer.forward(hidden_NTH, own, scene, seed, keep=grad)
+            final_NTH: Tensor = _FinalNorm.apply(hidden_NTH, self.norm)  # type: ignore[no-untyped-call]
+            return final_NTH
+
+
+class _FinalNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_NTH: Tensor, norm: Norm) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(hidden_NTH)
+        ctx.norm = norm
+        return rms_norm(hidden_NTH, norm.weight_H, norm.eps)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        (hidden_NTH,) = ctx.saved_tensors
+        norm: Norm = ctx.norm
+        grad_NTH = grads[0].to(hidden_NTH.dtype).contiguous()
+        return rms_norm_gradient(grad_NTH, hidden_NTH, norm.weight_H, norm.eps), None
+
+
+def _norm(module: Any) -> Norm:  # noqa: ANN401
+    return Norm(module.weight.detach(), float(module.variance_epsilon))
+
+
+def _layer(module: Any, config: Any, tile: int, site: str | None) -> DecoderLayer:  # noqa: ANN401
+    attention, mlp = module.self_attn, module.mlp
+    fused = KNOWN_TYPES[config.model_type]
+    projections = [attention.qkv_proj] if fused else [attention.q_proj, attention.k_proj, attention.v_proj]
+    expand = [mlp.gate_up_proj] if fused else [mlp.gate_proj, mlp.up_proj]
+    return DecoderLayer(
+        Attention(
+            _norm(module.input_layernorm),
+            tuple(map(LoraLinear.of, projections)),
+            LoraLinear.of(attention.o_proj),
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            attention.head_dim,
+            float(attention.scaling),
+        ),
+        GatedMLP(
+            _norm(module.post_attention_layernorm),
+            tuple(map(LoraLinear.of, expand)),
+            LoraLinear.of(mlp.down_proj),
+            _ACTIVATIONS[config.hidden_act],
+            tile,
+        ),
+        site,
+    )
+
+
+def why_not_lean(causal_lm: nn.Module, longest: int) -> str | None:
+    """Why this model must run as transformers wrote it, for the log; None if it need not.
+
+    Args:
+        longest: the longest sequence in tokens.
+    """
+    config: Any = causal_lm.config
+    if config.model_type not in KNOWN_TYPES:
+        return f"the architecture {config.model_type} is not among {', '.join(KNOWN_TYPES)}"
+    if config.hidden_act not in _ACTIVATIONS:
+        return f"the activation {config.hidden_act} is not known here"
+    if getattr(config, "_attn_implementation", "sdpa") != "sdpa":
+        return "attention other than sdpa is asked for"
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window = getattr(config, "sliding_window", None)
+    if (window is not None and window < longest and getattr(config, "use_sliding_window", True)) or (
+        window is None and kinds != {"full_attention"}
+    ):
+        return "it attends within a sliding window shorter than the sequence"
+    for name in ("attention_dropout", "resid_pdrop", "embd_pdrop"):
+        if getattr(config, name, 0.0):
+            return f"it has {name}"
+    return None

@@ -1,0 +1,117 @@
+"""A decoder layer, and how it is run again in the backward pass so that only its input is kept."""
+
+# ruff: noqa: N815  (fields of the dataclasses are tensors and carry their shapes)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from so8t_engine.model.lean.attention import Attention
+from so8t_engine.model.lean.mlp import GatedMLP
+from so8t_engine.model.lean.offload import Offload, Ticket
+from so8t_engine.model.packed import PackedRows
+from so8t_engine.so8t.gate import apply_gate_matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What all layers of one pass share.
+
+    Attributes:
+        cos_NTR, sin_NTR: of the rotary embedding.
+        packed: where rows lie end to end; None where none do.
+        g: the gate's strength, 0-dim; None where no layer is gated.
+    """
+
+    cos_NTR: Tensor
+    sin_NTR: Tensor
+    packed: PackedRows | None
+    g: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLayer:
+    """Attention and MLP of one layer, and where the gate acts in it.
+
+    Attributes:
+        site: ``attention`` or ``mlp``, whose output the gate acts on; None where the layer is not gated.
+    """
+
+    attention: Attention
+    mlp: GatedMLP
+    site: str | None = None
+
+    def forward(
+        self,
+        hidden_NTH: Tensor,
+        matrix_B88: Tensor | None,
+        scene: Scene,
+        seed: int | None,
+        *,
+        keep: bool = False,
+        for_gradient: bool = False,
+    ) -> Tensor:
+        """The layer's output, shape (N, T, H), differentiable.
+
+        Args:
+            matrix_B88: the gate's K; read by a gated layer alone.
+            seed: of LoRA's dropout; None is evaluation.
+            keep: keep what the backward pass would compute again.
+            for_gradient: the values of the result are not needed, only its gradient.
+        """
+        added_NTH = self.attention.forward(hidden_NTH, scene.cos_NTR, scene.sin_NTR, scene.packed, seed)
+        if self.site == "attention":
+            added_NTH = self._gated(added_NTH, matrix_B88, scene)
+        middle_NTH = hidden_NTH + added_NTH
+        del added_NTH
+        own = None if seed is None else seed ^ 1
+        if self.site != "mlp":
+            return self.mlp.forward(middle_NTH, own, keep=keep, skip=for_gradient)
+        return middle_NTH + self._gated(
+            self.mlp.forward(middle_NTH, own, residual=False, keep=keep), matrix_B88, scene
+        )
+
+    def _gated(self, hidden_NTH: Tensor, matrix_B88: Tensor | None, scene: Scene) -> Tensor:
+        assert matrix_B88 is not None
+        assert scene.g is not None
+        return apply_gate_matrix(hidden_NTH, matrix_B88, scene.g)
+
+
+class Recomputed(torch.autograd.Function):
+    """A layer of which only the input is kept, on the card or on the host.
+
+    The layer's own parameters get their gradients in the inner backward pass, as with PyTorch's reentrant
+    checkpointing; the gate's K, shared by several layers, gets its as an input.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        hidden_NTH: Tensor,
+        matrix_B88: Tensor | None,
+        layer: DecoderLayer,
+        scene: Scene,
+        seed: int | None,
+        offload: Offload | None,
+    ) -> Tensor:
+        ctx.layer, ctx.scene, ctx.seed, ctx.offload = layer, scene, seed, offload
+        ctx.ticket = None if offload is None else offload.push(hidden_NTH)
+        ctx.save_for_backward(None if offload is not None else hidden_NTH, matrix_B88)
+        return layer.forward(hidden_NTH, matrix_B88, scene, seed)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        saved_NTH, matrix_B88 = ctx.saved_tensors
+        ticket: Ticket | None = ctx.ticket
+        source_NTH = saved_NTH if ticket is None else ctx.offload.take(ticket)
+        device = source_NTH.device.type
+        with torch.enable_grad(), torch.autocast(device, enabled=False):
+            hidden_NTH = source_NTH.detach().requires_grad_()
+            matrix = None if matrix_B88 is None else matrix_B88.detach().requires_grad_()
+            out_NTH = ctx.layer.forward(hidden_NTH, matrix, ctx.scene, ctx.seed, for_gradient=True)
+        torch.autograd.backward(out_NTH, grads[0])
+        return (hidden_NTH.grad, None if matrix is None else matrix.grad, None, None, None, None)

@@ -1,0 +1,124 @@
+"""One linear layer with LoRA: its weight dequantised for the moment of use, and hand-written gradients.
+
+Nothing of a quantised weight is kept between forward and backward pass, and LoRA's small products are taken
+in the order that never forms an (O, I) matrix: y = W x + s B (A x), rank r.
+"""
+
+# ruff: noqa: N815  (fields of the dataclasses are tensors and carry their shapes)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from so8t_engine.model.lean.ops import dequantise_rows
+
+
+@dataclass(frozen=True, slots=True)
+class LoraLinear:
+    """A linear layer as the lean layers use it.
+
+    Attributes:
+        base: the frozen layer: plain, 4-bit or 8-bit of bitsandbytes.
+        a_rI, b_Or: LoRA's matrices; None without LoRA.
+        scale: LoRA's output is multiplied by it.
+        dropout: probability on LoRA's input while training.
+    """
+
+    base: Any
+    a_rI: nn.Parameter | None = None
+    b_Or: nn.Parameter | None = None
+    scale: float = 1.0
+    dropout: float = 0.0
+
+    @classmethod
+    def of(cls, module: Any) -> LoraLinear:  # noqa: ANN401  (peft and bitsandbytes have no types)
+        """The layer behind ``module``, which may be wrapped by peft."""
+        if not hasattr(module, "lora_A"):
+            return cls(module)
+        (name,) = module.active_adapters
+        dropout = module.lora_dropout[name]
+        return cls(
+            module.base_layer, module.lora_A[name].weight, module.lora_B[name].weight,
+            float(module.scaling[name]), float(getattr(dropout, "p", 0.0)),
+        )  # fmt: skip
+
+    @property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """A and B, or nothing."""
+        return () if self.a_rI is None or self.b_Or is None else (self.a_rI, self.b_Or)
+
+    def weight(self, dtype: torch.dtype) -> Tensor:
+        """W of shape (O, I) in ``dtype``: the layer's own tensor, or for a quantised layer a new one."""
+        import bitsandbytes as bnb
+
+        if isinstance(self.base, bnb.nn.Linear4bit):
+            stored = self.base.weight
+            weight_OI: Tensor = bnb.functional.dequantize_4bit(stored.data, stored.quant_state)
+            return weight_OI.to(dtype)
+        if isinstance(self.base, bnb.nn.Linear8bitLt):
+            # The scales move from the weight to the state with the layer's own first forward pass.
+            scales_O = self.base.weight.SCB if self.base.weight.SCB is not None else self.base.state.SCB
+            return dequantise_rows(self.base.weight.data, scales_O, dtype)
+        plain_OI: Tensor = self.base.weight
+        return plain_OI.detach().to(dtype)
+
+    def forward(self, input_tI: Tensor, weight_OI: Tensor, seed: int | None) -> Tensor:
+        """y of shape (t, O). ``seed`` fixes the dropout; None is evaluation."""
+        bias = self.base.bias
+        out_tO = (
+            input_tI @ weight_OI.T
+            if bias is None
+            else torch.addmm(bias.to(input_tI.dtype), input_tI, weight_OI.T)
+        )
+        if self.a_rI is not None and self.b_Or is not None:
+            kept_tI, scale = self._dropped(input_tI, seed)
+            low_tr = kept_tI @ self.a_rI.detach().to(input_tI.dtype).T
+            out_tO.addmm_(low_tr, self.b_Or.detach().to(input_tI.dtype).T, alpha=scale)
+        return out_tO
+
+    def backward(
+        self, grad_tO: Tensor, input_tI: Tensor, weight_OI: Tensor, seed: int | None, want_input: bool = True
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """``(d input (t, I), d A (r, I), d B (O, r))`` of `forward` with the same arguments."""
+        grad_input_tI = grad_tO @ weight_OI if want_input else None
+        if self.a_rI is None or self.b_Or is None:
+            return grad_input_tI, None, None
+        a_rI, b_Or = self.a_rI.detach().to(input_tI.dtype), self.b_Or.detach().to(input_tI.dtype)
+        kept_tI, scale = self._dropped(input_tI, seed)
+        low_tr = (kept_tI @ a_rI.T).mul_(scale)
+        grad_b_Or = grad_tO.T @ low_tr
+        grad_low_tr = (grad_tO @ b_Or).mul_(scale)
+        grad_a_rI = grad_low_tr.T @ kept_tI
+        if grad_input_tI is not None:
+            if seed is None or not self.dropout:
+                grad_input_tI.addmm_(grad_low_tr, a_rI)
+            else:
+                grad_input_tI.addcmul_(grad_low_tr @ a_rI, _mask(input_tI, self.dropout, seed))
+        return grad_input_tI, grad_a_rI, grad_b_Or
+
+    def _dropped(self, input_tI: Tensor, seed: int | None) -> tuple[Tensor, float]:
+        """The input with dropped elements at 0, and the scale that makes up for them exactly."""
+        if seed is None or not self.dropout:
+            return input_tI, self.scale
+        mask_tI = _mask(input_tI, self.dropout, seed)
+        return mask_tI.mul_(input_tI), self.scale / (1.0 - self.dropout)
+
+
+def _mask(like: Tensor, probability: float, seed: int) -> Tensor:
+    """0 with the probability, else 1; the same for the same seed, shape and device."""
+    generator = torch.Generator(like.device).manual_seed(seed)
+    return torch.empty_like(like).bernoulli_(1.0 - probability, generator=generator)
+
+
+def fork(seed: int | None, number: int) -> int | None:
+    """A seed of its own for each of a layer's linears and tiles (the mixing of SplitMix64, Steele 2014)."""
+    if seed is None:
+        return None
+    mixed = (seed + 0x9E3779B97F4A7C15 * (number + 1)) % 2**64
+    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB % 2**64
+    return (mixed ^ (mixed >> 31)) % 2**63

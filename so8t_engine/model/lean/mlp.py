@@ -1,0 +1,175 @@
+"""The MLP half of a decoder layer, h + Wd (up · act(gate)) of norm(h), tile by tile over the tokens.
+
+Kept for the backward pass: h, and with ``keep`` the outputs of gate and up. Without, they are computed again
+tile by tile; the product with Wd is never computed a second time, since no gradient needs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from so8t_engine.model.lean.attention import Norm
+from so8t_engine.model.lean.linear import LoraLinear, fork
+from so8t_engine.model.lean.ops import (
+    Activation,
+    gated_activation,
+    gated_activation_gradient,
+    rms_norm,
+    rms_norm_gradient,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GatedMLP:
+    """Layers of one MLP.
+
+    Attributes:
+        expand: gate and up in this order, or one layer that holds both.
+        contract: the layer back to the hidden size.
+        tile: tokens at a time.
+    """
+
+    norm: Norm
+    expand: tuple[LoraLinear, ...]
+    contract: LoraLinear
+    activation: Activation
+    tile: int
+
+    @property
+    def linears(self) -> tuple[LoraLinear, ...]:
+        return (*self.expand, self.contract)
+
+    def forward(
+        self,
+        hidden_NTH: Tensor,
+        seed: int | None,
+        *,
+        residual: bool = True,
+        keep: bool = False,
+        skip: bool = False,
+    ) -> Tensor:
+        """h + mlp(norm(h)), shape (N, T, H), differentiable.
+
+        Args:
+            seed: of LoRA's dropout; None is evaluation.
+            residual: False leaves out h.
+            keep: keep the outputs of gate and up for the backward pass.
+            skip: compute nothing: the result has no values but the right gradient. For a layer that is run
+                again only for its backward pass.
+        """
+        parameters = [p for linear in self.linears for p in linear.parameters]
+        out_NTH: Tensor = _MLP.apply(  # type: ignore[no-untyped-call]
+            hidden_NTH, self, seed, residual, keep, skip, *parameters
+        )
+        return out_NTH
+
+    def expanded(self, normed_tH: Tensor, weights: list[Tensor], seed: int | None) -> list[Tensor]:
+        """Outputs of gate and up, each (t, I), or of both in one row, (t, 2 I)."""
+        return [
+            linear.forward(normed_tH, weight, fork(seed, number))
+            for number, (linear, weight) in enumerate(zip(self.expand, weights, strict=False))
+        ]
+
+
+def _halves(outs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    gate_tI, up_tI = outs[0].chunk(2, -1) if len(outs) == 1 else outs
+    return gate_tI, up_tI
+
+
+class _MLP(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        hidden_NTH: Tensor,
+        mlp: GatedMLP,
+        seed: int | None,
+        residual: bool,
+        keep: bool,
+        skip: bool,
+        *_lora: Tensor,
+    ) -> Tensor:
+        ctx.mlp, ctx.seed, ctx.residual, ctx.kept = mlp, seed, residual, None
+        ctx.save_for_backward(hidden_NTH)
+        if skip:
+            return hidden_NTH.new_empty(()).expand(hidden_NTH.shape)
+        size = hidden_NTH.shape[-1]
+        hidden_tH = hidden_NTH.view(-1, size)
+        weights = [linear.weight(hidden_tH.dtype) for linear in mlp.linears]
+        out_tH = torch.empty_like(hidden_tH)
+        kept: list[list[Tensor]] = []
+        for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
+            own, part_tH = fork(seed, 16 * number), hidden_tH[start : start + mlp.tile]
+            normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
+            outs = mlp.expanded(normed_tH, weights, own)
+            del normed_tH
+            active_tI = gated_activation(*_halves(outs), mlp.activation)
+            if keep:
+                kept.append(outs)
+            del outs
+            result_tH = mlp.contract.forward(active_tI, weights[-1], fork(own, 2))
+            del active_tI
+            if residual:
+                torch.add(result_tH, part_tH, out=out_tH[start : start + mlp.tile])
+            else:
+                out_tH[start : start + mlp.tile] = result_tH
+        if keep:
+            # Only this function's backward pass reads them, once, and writes over them.
+            ctx.kept = kept
+        return out_tH.view(hidden_NTH.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        (hidden_NTH,) = ctx.saved_tensors
+        mlp: GatedMLP = ctx.mlp
+        kept, ctx.kept = ctx.kept, None
+        size = hidden_NTH.shape[-1]
+        hidden_tH, grad_tH = hidden_NTH.view(-1, size), grads[0].reshape(-1, size)
+        weights = [linear.weight(hidden_tH.dtype) for linear in mlp.linears]
+        sums: list[list[Tensor | None]] = [[None, None] for _linear in mlp.linears]
+        out_tH = torch.empty_like(hidden_tH)
+        for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
+            own, place = fork(ctx.seed, 16 * number), slice(start, start + mlp.tile)
+            part_tH, part_grad_tH = hidden_tH[place], grad_tH[place]
+            normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
+            outs = kept[number] if kept else mlp.expanded(normed_tH, weights, own)
+            if kept:
+                kept[number] = []
+            active_tI = gated_activation(*_halves(outs), mlp.activation)
+            grad_tI, *pair = mlp.contract.backward(part_grad_tH, active_tI, weights[-1], fork(own, 2))
+            _add(sums[-1], pair)
+            del active_tI
+            assert grad_tI is not None
+            # From here on ``outs`` holds the gradients.
+            gated_activation_gradient(grad_tI, *_halves(outs), mlp.activation)
+            del grad_tI
+            grad_normed_tH: Tensor | None = None
+            for index, linear in enumerate(mlp.expand):
+                found, *pair = linear.backward(outs[index], normed_tH, weights[index], fork(own, index))
+                _add(sums[index], pair)
+                assert found is not None
+                grad_normed_tH = found if grad_normed_tH is None else grad_normed_tH.add_(found)
+            del outs
+            assert grad_normed_tH is not None
+            out_tH[place] = rms_norm_gradient(
+                grad_normed_tH, part_tH, mlp.norm.weight_H, mlp.norm.eps,
+                part_grad_tH if ctx.residual else None,
+            )  # fmt: skip
+        lora = [
+            total.to(parameter.dtype)
+            for linear, pair in zip(mlp.linears, sums, strict=True)
+            for parameter, total in zip(linear.parameters, pair, strict=False)
+            if total is not None
+        ]
+        return (out_tH.view(hidden_NTH.shape), None, None, None, None, None, *lora)
+
+
+def _add(sums: list[Tensor | None], found: list[Tensor | None]) -> None:
+    """Add a tile's gradients of A and B to those before, in float32 from the second on."""
+    for place, grad in enumerate(found):
+        if grad is not None:
+            before = sums[place]
+            sums[place] = grad if before is None else before.float().add_(grad)

@@ -1,0 +1,185 @@
+"""RMS norm, rotary embedding and gated activation with hand-written gradients, without autograd.
+
+On a card with triton each is one kernel; elsewhere PyTorch's operators give the same numbers up to rounding.
+The callers are autograd functions that choose themselves what to keep.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from so8t_engine.so8t.fused import kernels_on, on_device_of
+
+Activation = Literal["silu", "gelu_tanh"]
+_STRIP = 1024
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(size - 1, 0).bit_length()
+
+
+def rms_norm(hidden: Tensor, weight_H: Tensor, eps: float) -> Tensor:
+    """weight · h / rms(h), rounded as transformers rounds; shape (…, H), contiguous."""
+    if not kernels_on(hidden):
+        wide = _wide(hidden)
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        return weight_H * (wide * scale).to(hidden.dtype)
+    from so8t_engine.model.lean.kernels import norm_forward
+
+    out, size = torch.empty_like(hidden), hidden.shape[-1]
+    with on_device_of(hidden):
+        norm_forward[(hidden.numel() // size,)](
+            hidden, weight_H, out, size, eps, WIDTH=_power_of_two(size), num_warps=8
+        )
+    return out
+
+
+def rms_norm_gradient(
+    grad: Tensor, hidden: Tensor, weight_H: Tensor, eps: float, residual: Tensor | None = None
+) -> Tensor:
+    """The gradient of h for the gradient of `rms_norm`, plus ``residual``; all of shape (…, H), contiguous.
+
+    d h = r (g w − n · mean(g w · n)) with r = 1 / rms(h), n = r h.
+    """
+    if not kernels_on(hidden):
+        wide = _wide(hidden)
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        normed = wide * scale
+        scaled = grad.to(wide.dtype) * weight_H.to(wide.dtype)
+        result = scale * (scaled - normed * (scaled * normed).mean(-1, keepdim=True))
+        return (result if residual is None else result + residual).to(hidden.dtype)
+    from so8t_engine.model.lean.kernels import norm_backward
+
+    out, size = torch.empty_like(hidden), hidden.shape[-1]
+    with on_device_of(hidden):
+        norm_backward[(hidden.numel() // size,)](
+            hidden, weight_H, grad, hidden if residual is None else residual, out, size, eps,
+            RESIDUAL=residual is not None, WIDTH=_power_of_two(size), num_warps=8,
+        )  # fmt: skip
+    return out
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def rotary(
+    source_NThD: Tensor, target: Tensor, cos_NTR: Tensor, sin_NTR: Tensor, transposed: bool = False
+) -> None:
+    """Rotate heads from ``source_NThD`` into ``target`` (N, T, h·D), a slice of a wider row perhaps.
+
+    The first R units of a head are rotated, the halves of R against each other (Su et al. 2021, as
+    transformers lays it out); the rest pass. ``transposed`` applies the transpose, for gradients.
+
+    Args:
+        source_NThD: shape (N, T, h, D), any strides with contiguous units; may share memory with the target.
+        target: written; its last dimension is contiguous and its rows are evenly spaced.
+        cos_NTR, sin_NTR: contiguous, shape (N or 1, T, R), equal in both halves of R.
+    """
+    count, tokens, heads, size = source_NThD.shape
+    rotated = cos_NTR.shape[-1]
+    sign = -1.0 if transposed else 1.0
+    if not kernels_on(source_NThD):
+        out_NThD = target.view(count, tokens, heads, size)
+        cos, sin = cos_NTR.unsqueeze(2), sin_NTR.unsqueeze(2) * sign
+        one, two = source_NThD[..., :rotated].chunk(2, -1)
+        turned = source_NThD[..., :rotated] * cos + torch.cat((-two, one), -1) * sin
+        rest = source_NThD[..., rotated:].clone()
+        out_NThD[..., :rotated] = turned
+        out_NThD[..., rotated:] = rest
+        return
+    from so8t_engine.model.lean.kernels import rotate
+
+    with on_device_of(source_NThD):
+        rotate[(count * tokens, heads)](
+            source_NThD, target, cos_NTR, sin_NTR, tokens, heads,
+            source_NThD.stride(1), source_NThD.stride(2), source_NThD.stride(0), target.stride(-2),
+            cos_NTR.stride(0) if cos_NTR.shape[0] > 1 else 0,
+            SIZE=size, HALF=rotated // 2, WIDTH=_power_of_two(rotated // 2), REST=size - rotated, SIGN=sign,
+            num_warps=1,
+        )  # fmt: skip
+
+
+def gated_activation(gate_tI: Tensor, up_tI: Tensor, kind: Activation) -> Tensor:
+    """up · act(gate), shape (t, I); rows of the inputs may be halves of wider rows."""
+    if not kernels_on(gate_tI):
+        active = functional.silu(gate_tI) if kind == "silu" else functional.gelu(gate_tI, approximate="tanh")
+        return up_tI * active
+    from so8t_engine.model.lean.kernels import gated_forward
+
+    tokens, size = gate_tI.shape
+    out_tI = torch.empty((tokens, size), dtype=gate_tI.dtype, device=gate_tI.device)
+    with on_device_of(gate_tI):
+        gated_forward[(tokens, -(-size // _STRIP))](
+            gate_tI, up_tI, out_tI, size, gate_tI.stride(0), up_tI.stride(0),
+            GELU=kind == "gelu_tanh", WIDTH=_STRIP, num_warps=4,
+        )  # fmt: skip
+    return out_tI
+
+
+def gated_activation_gradient(grad_tI: Tensor, gate_tI: Tensor, up_tI: Tensor, kind: Activation) -> None:
+    """Replace ``gate_tI`` and ``up_tI`` by their gradients, in place."""
+    if not kernels_on(gate_tI):
+        with torch.enable_grad():
+            leaf = gate_tI.detach().clone().requires_grad_()
+            active = functional.silu(leaf) if kind == "silu" else functional.gelu(leaf, approximate="tanh")
+            (grad_gate,) = torch.autograd.grad(active, leaf, grad_tI * up_tI)
+        up_tI.copy_(grad_tI * active.detach())
+        gate_tI.copy_(grad_gate)
+        return
+    from so8t_engine.model.lean.kernels import gated_backward
+
+    tokens, size = gate_tI.shape
+    with on_device_of(gate_tI):
+        gated_backward[(tokens, -(-size // _STRIP))](
+            gate_tI, up_tI, grad_tI, size, gate_tI.stride(0), up_tI.stride(0),
+            GELU=kind == "gelu_tanh", WIDTH=_STRIP, num_warps=4,
+        )  # fmt: skip
+
+
+def cross_entropy_rows(logits_tV: Tensor, labels_t: Tensor, ignore: int, want_grad: bool) -> Tensor:
+    """Cross-entropy per token, float32 (t,), 0 where the label is ``ignore``.
+
+    With ``want_grad`` the logits are replaced by the gradient of their sum, softmax − one-hot.
+    """
+    if not kernels_on(logits_tV):
+        wide = _wide(logits_tV)
+        losses_t = functional.cross_entropy(wide, labels_t, ignore_index=ignore, reduction="none")
+        if want_grad:
+            share_tV = torch.softmax(wide, -1)
+            wanted_t = labels_t != ignore
+            rows = torch.arange(len(labels_t), device=labels_t.device)
+            share_tV[rows, labels_t.clamp(min=0)] -= 1.0
+            logits_tV.copy_(share_tV.masked_fill_(~wanted_t.unsqueeze(-1), 0.0))
+        return losses_t
+    from so8t_engine.model.lean.kernels import loss_rows
+
+    tokens, vocabulary = logits_tV.shape
+    losses_t = torch.empty(tokens, dtype=torch.float32, device=logits_tV.device)
+    with on_device_of(logits_tV):
+        loss_rows[(tokens,)](
+            logits_tV, labels_t, losses_t, ignore,
+            VOCABULARY=vocabulary, WANT_GRAD=want_grad,
+            WIDTH=min(_power_of_two(vocabulary), 8192), num_warps=16,
+        )  # fmt: skip
+    return losses_t
+
+
+def dequantise_rows(code_OI: Tensor, scale_O: Tensor, dtype: torch.dtype) -> Tensor:
+    """int8 rows as ``dtype``: code · scale / 127 (Dettmers et al. 2022, LLM.int8(), section 3)."""
+    out_OI = torch.empty(code_OI.shape, dtype=dtype, device=code_OI.device)
+    if not kernels_on(out_OI):
+        for start in range(0, len(code_OI), 1024):
+            part = slice(start, start + 1024)
+            out_OI[part] = (code_OI[part].float() * (scale_O[part].float() / 127.0).unsqueeze(-1)).to(dtype)
+        return out_OI
+    from so8t_engine.model.lean.kernels import dequantise_rows as kernel
+
+    rows, size = code_OI.shape
+    with on_device_of(out_OI):
+        kernel[(rows, -(-size // _STRIP))](code_OI, scale_O.float(), out_OI, size, WIDTH=_STRIP, num_warps=4)
+    return out_OI

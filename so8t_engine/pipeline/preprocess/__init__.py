@@ -1,0 +1,1 @@
+"""Preprocessing: rows that people can trust, with a count and a reason for each that is left out."""

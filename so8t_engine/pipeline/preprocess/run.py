@@ -1,0 +1,282 @@
+"""The step: clean parts on all cores, find duplicates, split, write; a kill costs the chunks in work."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from so8t_engine.data.labels import Task
+from so8t_engine.files import write_atomically
+from so8t_engine.i18n import _
+from so8t_engine.pipeline.collect.records import row_files
+from so8t_engine.pipeline.context import StepContext
+from so8t_engine.pipeline.errors import PipelineError
+from so8t_engine.pipeline.preprocess.chunks import IMAGES, META, ROWS, ChunkTask, chunk_files, clean_chunk
+from so8t_engine.pipeline.preprocess.duplicates import Duplicates, find_duplicates
+from so8t_engine.pipeline.preprocess.pool import spread
+from so8t_engine.pipeline.preprocess.review import read_reviews
+from so8t_engine.pipeline.preprocess.settings import PreprocessSettings
+from so8t_engine.pipeline.preprocess.splits import NAMES, assign
+from so8t_engine.pipeline.step import StepResult
+
+REVIEW = "review.parquet"
+
+
+def preprocess(settings: PreprocessSettings, context: StepContext) -> StepResult:
+    """Fill ``output`` with a Parquet file per split, ``images.parquet``, ``review.parquet``, ``report.json``.
+
+    Raises:
+        PipelineError: nothing is left, or Presidio was asked for and is not there.
+    """
+    if settings.validation_fraction + settings.test_fraction >= 0.8:
+        raise PipelineError(
+            _("Validation and test parts leave too little to train on."), _("Make them smaller.")
+        )
+    parts = row_files(context.inputs["collect"])
+    began = time.monotonic()
+    results = _clean_all(settings, parts, context)
+    cleaned = time.monotonic()
+    starts = tuple(np.cumsum([0, *(result["rows"] for result in results)]).tolist())
+    if starts[-1] == 0:
+        raise PipelineError(
+            _("Preprocessing left no rows."),
+            _("Loosen the settings; the counts name why rows were left out."),
+        )
+    names = {"bands": _("Looking for alike rows"), "pairs": _("Comparing alike rows")}
+    meta = np.concatenate([np.load(chunk_files(context.scratch, n)["meta"]) for n in range(len(parts))])
+    duplicates = find_duplicates(
+        context.scratch, starts, meta["task"], meta["document"], settings.near_duplicates,
+        context.workers, context.check, lambda what, done, of: context.progress(names[what], done, of),
+    )  # fmt: skip
+    compared = time.monotonic()
+    keep = ~duplicates.dropped & _learnable(context.scratch, len(parts))
+    fractions = (
+        1 - settings.validation_fraction - settings.test_fraction,
+        settings.validation_fraction,
+        settings.test_fraction,
+    )
+    splits = assign(duplicates.groups, meta["stratum"].astype(np.int64), keep, fractions, context.seed)
+    tally = _write(settings, context, len(parts), starts, splits, duplicates)
+    written = time.monotonic()
+    report = _report(results, duplicates, keep, tally, settings)
+    write_atomically(context.output / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    rows = report["read"]
+    seconds = {"cleaning": cleaned - began, "comparing": compared - cleaned, "writing": written - compared}
+    return StepResult(
+        {
+            **report,
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "rows_per_s_per_core": round(rows / max(written - began, 1e-9) / max(context.workers, 1), 1),
+            "bytes_in": sum(path.stat().st_size for path in parts),
+        }
+    )
+
+
+def _clean_all(settings: PreprocessSettings, parts: list[Path], context: StepContext) -> list[dict[str, Any]]:
+    reviewed = read_reviews(context.work)
+    results: dict[int, dict[str, Any]] = {}
+    tasks = []
+    for number, part in enumerate(parts):
+        done = chunk_files(context.scratch, number)["counts"]
+        if done.exists():
+            results[number] = json.loads(done.read_text(encoding="utf-8"))
+        else:
+            tasks.append(ChunkTask(number, part, context.scratch, settings, context.seed, reviewed))
+    what = _("Cleaning")
+    context.progress(what, len(results), len(parts))
+    for task, result in spread(clean_chunk, tasks, context.workers, context.check):
+        results[task.number] = result
+        context.progress(what, len(results), len(parts))
+    return [results[number] for number in range(len(parts))]
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with pa.OSFile(str(path), "rb") as file, pa.ipc.open_file(file) as reader:
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number)
+
+
+def _learnable(scratch: Path, chunks: int) -> NDArray[np.bool_]:
+    """Whether each row has an answer or a label; a lone prompt teaches nothing and is only reviewed."""
+    found = []
+    for number in range(chunks):
+        for batch in _batches(chunk_files(scratch, number)["rows"]):
+            answered = np.array([bool(one) for one in batch.column("response").to_pylist()])
+            labelled = batch.column("safety").is_valid().to_numpy(zero_copy_only=False)
+            found.append(answered | labelled)
+    return np.concatenate(found) if found else np.zeros(0, np.bool_)
+
+
+class _Tally:
+    """Counts of what was written, and the rows that most want a person's eye."""
+
+    def __init__(self, limit: int) -> None:
+        self.splits: dict[str, Counter[str]] = {name: Counter() for name in NAMES}
+        self.languages: dict[str, Counter[str]] = {name: Counter() for name in NAMES}
+        self.sources: dict[str, Counter[str]] = {name: Counter() for name in NAMES}
+        self.images: Counter[str] = Counter()
+        self.image_duplicates = 0
+        self.licences: Counter[str] = Counter()
+        self._limit = limit
+        self._heap: list[tuple[float, str, dict[str, Any]]] = []
+
+    def doubtful(self, row: dict[str, Any]) -> None:
+        """Keep ``row`` for the review if it is among the most doubtful; ties go by id."""
+        entry = (float(row["doubt"]), str(row["id"]), row)
+        if len(self._heap) < self._limit:
+            heapq.heappush(self._heap, entry)
+        elif self._heap and entry[:2] > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, entry)
+
+    def review(self) -> list[dict[str, Any]]:
+        return [row for _doubt, _id, row in sorted(self._heap, key=lambda one: (-one[0], one[1]))]
+
+
+def _write(
+    settings: PreprocessSettings,
+    context: StepContext,
+    chunks: int,
+    starts: tuple[int, ...],
+    splits_N: NDArray[np.int8],
+    duplicates: Duplicates,
+) -> _Tally:
+    tally = _Tally(settings.review_rows)
+    what = _("Writing")
+    writers = {name: _Writer(context.output / f"{name}.parquet", ROWS) for name in NAMES}
+    for number in range(chunks):
+        context.progress(what, number, chunks)
+        at = starts[number]
+        for batch in _batches(chunk_files(context.scratch, number)["rows"]):
+            mine = splits_N[at : at + batch.num_rows]
+            dropped = duplicates.dropped[at : at + batch.num_rows]
+            at += batch.num_rows
+            for split, name in enumerate(NAMES):
+                part = batch.filter(pa.array(mine == split))
+                if part.num_rows:
+                    writers[name].write(part)
+                    _count(tally, name, part)
+            if settings.review_rows:
+                wanted = batch.filter(pa.array(~dropped & (_column(batch, "doubt") > 0)))
+                for row in wanted.to_pylist():
+                    tally.doubtful(row)
+    for writer in writers.values():
+        writer.close()
+    pq.write_table(pa.Table.from_pylist(tally.review(), ROWS), context.output / REVIEW, compression="zstd")
+    _write_images(settings, context, chunks, tally)
+    context.progress(what, chunks, chunks)
+    return tally
+
+
+def _column(batch: pa.RecordBatch, name: str) -> Any:  # noqa: ANN401
+    return batch.column(name).to_numpy(zero_copy_only=False)
+
+
+def _count(tally: _Tally, name: str, part: pa.RecordBatch) -> None:
+    tasks = ["unlabelled" if one is None else Task(one).name for one in part.column("task").to_pylist()]
+    tally.splits[name].update(tasks)
+    tally.languages[name].update(part.column("language").to_pylist())
+    tally.sources[name].update(part.column("label_source").to_pylist())
+    tally.licences.update(part.column("licence").to_pylist())
+
+
+def _write_images(settings: PreprocessSettings, context: StepContext, chunks: int, tally: _Tally) -> None:
+    """All pictures with their split; the same picture with the same caption once."""
+    schema = IMAGES.append(pa.field("split", pa.string()))
+    writer = _Writer(context.output / "images.parquet", schema)
+    seen: set[str] = set()
+    for number in range(chunks):
+        for batch in _batches(chunk_files(context.scratch, number)["images"]):
+            context.check()
+            rows = []
+            for row in batch.to_pylist():
+                if row["digest"] in seen:
+                    tally.image_duplicates += 1
+                    continue
+                seen.add(row["digest"])
+                # By the digest: the same picture falls into the same split in every collection.
+                part = int(row["digest"][:8], 16) / 2**32
+                test, validation = settings.test_fraction, settings.validation_fraction
+                split = "test" if part < test else "validation" if part < test + validation else "train"
+                tally.images[split] += 1
+                rows.append(row | {"split": split})
+            if rows:
+                writer.write(pa.RecordBatch.from_pylist(rows, schema))
+    writer.close()
+
+
+class _Writer:
+    """A Parquet file, written beside its place in row groups of some thousand rows."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path, self._temporary = path, path.with_name(f"{path.name}.tmp")
+        self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
+        self._pending: list[pa.RecordBatch] = []
+        self._rows = self._total = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._pending.append(batch)
+        self._rows += batch.num_rows
+        self._total += batch.num_rows
+        if self._rows >= 8192:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._writer.write_table(pa.Table.from_batches(self._pending))
+        self._pending, self._rows = [], 0
+
+    def close(self) -> None:
+        """Publish the file; one without rows is not written, because readers want rows."""
+        self._flush()
+        self._writer.close()
+        if self._total:
+            self._temporary.replace(self._path)
+        else:
+            self._temporary.unlink()
+
+
+def _report(
+    results: list[dict[str, Any]],
+    duplicates: Duplicates,
+    keep_N: NDArray[np.bool_],
+    tally: _Tally,
+    settings: PreprocessSettings,
+) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
+    personal: Counter[str] = Counter()
+    for result in results:
+        counts.update(result["counts"])
+        personal.update(result["personal"])
+    read = counts.pop("read", 0)
+    labels = {
+        name.removeprefix("label "): counts.pop(name) for name in list(counts) if name.startswith("label ")
+    }
+    counts["exact duplicate"] = duplicates.exact
+    counts["near-duplicate"] = duplicates.near
+    counts["neither answer nor label"] = int((~keep_N & ~duplicates.dropped).sum())
+    counts["picture: duplicate"] = tally.image_duplicates
+    return {
+        "read": read,
+        "kept": {name: sum(tally.splits[name].values()) for name in NAMES},
+        "pictures": dict(tally.images),
+        "left_out": {name: count for name, count in sorted(counts.items()) if count},
+        "personal_data": {"action": settings.personal_data, "found": dict(sorted(personal.items()))},
+        "alike_but_labelled_otherwise": duplicates.contradicting,
+        "labels_by_origin": dict(sorted(labels.items())),
+        "classes": {name: dict(sorted(tally.splits[name].items())) for name in NAMES},
+        "languages": {name: dict(sorted(tally.languages[name].items())) for name in NAMES},
+        "label_sources": {name: dict(sorted(tally.sources[name].items())) for name in NAMES},
+        "licences": dict(sorted(tally.licences.items())),
+        "review": len(tally.review()),
+        "row_bytes_in_memory": META.itemsize + 8 + 8 + 1 + 1,
+    }

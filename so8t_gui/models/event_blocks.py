@@ -1,0 +1,221 @@
+"""Long event files as arrays: the frequent events column by column, the rare ones as lines. No Qt.
+
+A million steps are three million lines. pyarrow reads their numbers in parallel; what it cannot take (a loss
+that is written as "NaN") goes line by line through `json`, with the same result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+BLOCK_BYTES = 16_000_000
+STEP = ("step", "time", "loss", "lr", "grad_norm", "tokens_per_s", "step_s", "of")
+GATE = ("step", "time", "alpha", "target", "final_target", "g")
+MEMORY = ("step", "time", "allocated", "reserved", "device_used", "device_total", "process_rss")
+FREQUENT = {"step": STEP, "gate": GATE, "memory": MEMORY}
+NUMBERS = tuple(dict.fromkeys(name for names in FREQUENT.values() for name in names))
+TERMS = "terms."
+WIDTHS = dict.fromkeys(("step", "time", "of"), np.float64)
+PHASE = "phase"
+Array = npt.NDArray[Any]
+Columns = dict[str, Array]
+
+
+@dataclass
+class EventBlocks:
+    """What an event file holds up to ``offset``.
+
+    Attributes:
+        frequent: for ``step``, ``gate`` and ``memory`` a list of blocks, each a mapping of columns of equal
+            length; ``line`` is the event's place in the file, ``phase`` an index into ``phases``.
+        rare: place and text of every other line, and of each gate event at which α has arrived.
+        newest: text of the newest event of each frequent type.
+    """
+
+    offset: int = 0
+    lines: int = 0
+    frequent: dict[str, list[Columns]] = field(default_factory=lambda: {name: [] for name in FREQUENT})
+    rare: list[tuple[int, bytes]] = field(default_factory=list)
+    newest: dict[str, bytes] = field(default_factory=dict)
+    phases: list[str] = field(default_factory=list)
+    arrived: bool = False
+
+    def read(self, file: BinaryIO, limit: int | None = None) -> Iterator[int]:
+        """Take in complete lines from ``offset`` on, block by block; yields the offset after each."""
+        while True:
+            file.seek(self.offset)
+            data = file.read(BLOCK_BYTES if limit is None else min(BLOCK_BYTES, limit - self.offset))
+            end = data.rfind(b"\n") + 1
+            if end == 0:
+                if len(data) < BLOCK_BYTES:
+                    return
+                data += file.readline()
+                end = len(data)
+            self._take(data[:end])
+            self.offset += end
+            yield self.offset
+
+    def _take(self, data: bytes) -> None:
+        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10)
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        # A blank line would shift pyarrow's rows against the lines.
+        rows = None if bool((ends == starts).any()) else self._columns(data, starts, ends)
+        if rows is None:
+            rows = _columns_by_json([data[a:b] for a, b in zip(starts, ends, strict=True)])
+        kinds, table, phases = rows
+        self._split(data, starts, ends, kinds, table, phases)
+        self.lines += len(ends)
+
+    def _columns(self, data: bytes, starts: Array, ends: Array) -> tuple[Array, Columns, Array] | None:
+        import pyarrow as pa
+        from pyarrow import json as reader
+
+        names: dict[str, None] = {}
+        for line in (
+            _line_with(data, b'"type":"step"', last=False),
+            _line_with(data, b'"type":"step"', last=True),
+        ):
+            names |= dict.fromkeys(_term_names(line))
+        terms = pa.struct([(name, pa.float64()) for name in names])
+        fields = [("type", pa.string()), (PHASE, pa.string()), ("converged_at", pa.float64())]
+        fields += [(name, pa.float64()) for name in NUMBERS]
+        if names:
+            fields.append(("terms", terms))
+        try:
+            table = reader.read_json(
+                pa.BufferReader(data),
+                read_options=reader.ReadOptions(block_size=1 << 21),
+                parse_options=reader.ParseOptions(
+                    explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore"
+                ),
+            )
+        except pa.ArrowInvalid:
+            return None
+        if table.num_rows != len(ends):
+            return None
+        columns = {
+            name: table.column(name).to_numpy().astype(np.float64, copy=False)
+            for name in (*NUMBERS, "converged_at")
+        }
+        if names:
+            for name, column in zip(names, _flattened(table.column("terms")), strict=True):
+                columns[TERMS + name] = column
+        kinds = table.column("type").to_numpy().astype(object)
+        return kinds, columns, table.column(PHASE).to_numpy().astype(object)
+
+    def _split(
+        self, data: bytes, starts: Array, ends: Array, kinds: Array, table: Columns, phases: Array
+    ) -> None:
+        rare = np.ones(len(ends), bool)
+        for kind, names in FREQUENT.items():
+            chosen = np.flatnonzero(kinds == kind)
+            if kind == "step":
+                # A line that is no whole event counts for nothing, as with the careful reader.
+                chosen = chosen[np.isfinite(table["step"][chosen]) & np.isfinite(table["of"][chosen])]
+            if not len(chosen):
+                continue
+            rare[chosen] = False
+            # Values as the charts hold them; what rows ascend along and sizes in bytes stay exact.
+            block = {name: table[name][chosen].astype(WIDTHS.get(name, np.float32)) for name in names}
+            block["line"] = chosen + self.lines
+            if kind == "step":
+                block |= {
+                    name: table[name][chosen].astype(np.float32) for name in table if name.startswith(TERMS)
+                }
+            if kind == "gate":
+                block[PHASE] = self._phase_numbers(phases[chosen])
+                reached = chosen[np.isfinite(table["converged_at"][chosen])]
+                if len(reached) and not self.arrived:
+                    self.rare.append(
+                        (int(reached[0]) + self.lines, data[starts[reached[0]] : ends[reached[0]]])
+                    )
+                    self.arrived = True
+            self.frequent[kind].append(block)
+            self.newest[kind] = data[starts[chosen[-1]] : ends[chosen[-1]]]
+        self.rare += [(int(i) + self.lines, data[starts[i] : ends[i]]) for i in np.flatnonzero(rare)]
+        self.rare.sort(key=lambda pair: pair[0])
+
+    def _phase_numbers(self, names: Array) -> Array:
+        numbers = np.zeros(len(names), np.int16)
+        for name in dict.fromkeys(names.tolist()):
+            if name not in self.phases:
+                self.phases.append(str(name))
+            numbers[names == name] = self.phases.index(name)
+        return numbers
+
+    def joined(self, kind: str) -> Columns:
+        """All blocks of a frequent type as one; a column that a block lacks is NaN there."""
+        blocks = self.frequent[kind]
+        if len(blocks) == 1:
+            return blocks[0]
+        names = dict.fromkeys(name for block in blocks for name in block)
+        return {
+            name: np.concatenate([block.get(name, np.full(len(block["line"]), np.nan)) for block in blocks])
+            for name in names
+        }
+
+
+def _flattened(column: Any) -> list[Array]:  # noqa: ANN401
+    """A struct column's fields as float64 arrays; NaN where the struct is missing."""
+    return [part.to_numpy().astype(np.float64, copy=False) for part in column.flatten()]
+
+
+def _line_with(data: bytes, text: bytes, *, last: bool) -> bytes:
+    place = data.rfind(text) if last else data.find(text)
+    if place < 0:
+        return b"{}"
+    start, end = data.rfind(b"\n", 0, place) + 1, data.find(b"\n", place)
+    return data[start:end]
+
+
+def _term_names(line: bytes) -> list[str]:
+    try:
+        terms = json.loads(line).get("terms")
+    except (ValueError, AttributeError):
+        return []
+    return list(terms) if isinstance(terms, dict) else []
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _columns_by_json(lines: list[bytes]) -> tuple[Array, Columns, Array]:
+    """The same as pyarrow's reading, line by line; a line that is no event has the type ``""``."""
+    count = len(lines)
+    kinds, phases = np.full(count, "", object), np.full(count, "", object)
+    columns: Columns = {name: np.full(count, np.nan) for name in (*NUMBERS, "converged_at")}
+    for row, line in enumerate(lines):
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(event, dict) or event.get("type") not in FREQUENT:
+            continue
+        kinds[row], phases[row] = event["type"], event.get(PHASE, "")
+        for name in (*NUMBERS, "converged_at"):
+            if name in event:
+                columns[name][row] = _number(event[name])
+        terms = event.get("terms")
+        for name, value in terms.items() if isinstance(terms, dict) else ():
+            columns.setdefault(TERMS + name, np.full(count, np.nan))[row] = _number(value)
+    return kinds, columns, phases
+
+
+def read_whole(path: Path) -> EventBlocks:
+    """Everything in a file, for tests and benchmarks."""
+    blocks = EventBlocks()
+    with path.open("rb") as file:
+        for _offset in blocks.read(file):
+            pass
+    return blocks

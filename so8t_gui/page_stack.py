@@ -1,0 +1,78 @@
+"""The pages of the window, each built when it is first wanted or when the window has nothing else to do.
+
+A window that builds everything before it shows itself lets a person wait for pages that nobody looks at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QStackedWidget, QVBoxLayout, QWidget
+
+IDLE_MS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class PageSpec:
+    """A page: its name for the program (also its icon's), its translated title, and how it is made."""
+
+    name: str
+    title: str
+    make: Callable[[], QWidget]
+
+
+class PageStack(QStackedWidget):
+    """Pages in the order of the navigation."""
+
+    def __init__(self, specs: list[PageSpec], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.specs = specs
+        self._built: dict[str, QWidget] = {}
+        self._holders: list[QVBoxLayout] = []
+        for _spec in specs:
+            holder = QWidget()
+            layout = QVBoxLayout(holder)
+            layout.setContentsMargins(0, 0, 0, 0)
+            self._holders.append(layout)
+            self.addWidget(holder)
+        self._idle = QTimer(self, interval=IDLE_MS)
+        self._idle.timeout.connect(self._build_next)
+        self.currentChanged.connect(self._build_current)
+
+    def is_built(self, name: str) -> bool:
+        """Whether the page exists already."""
+        return name in self._built
+
+    def page(self, name: str) -> QWidget:
+        """The page, built now if it was not yet."""
+        if name not in self._built:
+            index = [spec.name for spec in self.specs].index(name)
+            page = self.specs[index].make()
+            self._built[name] = page
+            self._holders[index].addWidget(page)
+        return self._built[name]
+
+    def current_page(self) -> QWidget:
+        """The page that is shown."""
+        return self.page(self.specs[self.currentIndex()].name)
+
+    def _build_current(self, index: int) -> None:
+        if index >= 0:
+            self.page(self.specs[index].name)
+
+    def build_when_idle(self) -> None:
+        """Build the rest one by one, with the event loop's turns between them."""
+        self._idle.start()
+
+    def _build_next(self) -> None:
+        missing = [spec.name for spec in self.specs if spec.name not in self._built]
+        if missing:
+            self.page(missing[0])
+        if len(missing) <= 1:
+            self._idle.stop()
+
+    def stop(self) -> None:
+        """Build nothing more: the window is being taken down."""
+        self._idle.stop()

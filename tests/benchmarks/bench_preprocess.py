@@ -1,0 +1,189 @@
+"""Preprocessing at size: throughput per core, memory over time, planted near-duplicates found.
+
+``python tests/benchmarks/bench_preprocess.py --rows 1000000`` makes the rows on the spot (English and
+Japanese words from the embedded rows, lengths from 20 to 900 characters), plants near-duplicates and
+likenesses below
+the threshold, runs the step on all cores, and prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+
+from so8t_engine.data.reader import read_rows
+from so8t_engine.data.similarity import similarity
+from so8t_engine.pipeline.collect.records import PartWriter, Record
+from so8t_engine.pipeline.context import StepContext
+from so8t_engine.pipeline.preprocess.run import preprocess
+from so8t_engine.pipeline.preprocess.settings import PreprocessSettings
+from so8t_engine.pipeline.store import MANIFEST
+
+#: Part of the rows that repeat an earlier row with a few words changed.
+PLANTED = 0.05
+
+
+def vocabulary() -> dict[str, list[str]]:
+    """English words and Japanese pieces of sentences."""
+    words: dict[str, set[str]] = {"en": set(), "ja": set()}
+    for row in read_rows("embedded:four_class"):
+        text = f"{row.prompt} {row.response}"
+        found = text.split() if row.language == "en" else re.findall(r"[^、。「」]{2,8}", text)
+        words[row.language or "en"].update(found)
+    return {language: sorted(found) for language, found in words.items()}
+
+
+def texts(count: int, seed: int) -> Iterator[tuple[str, str, str, str | None]]:
+    """(text, language, kind, the text it repeats); kind is new, duplicate or alike."""
+    rng = random.Random(seed)
+    words = vocabulary()
+    recent: list[tuple[list[str], str]] = []
+    for _number in range(count):
+        if recent and rng.random() < PLANTED:
+            parts, language = rng.choice(recent)
+            # One word in thirty changed is a duplicate; one in six is not.
+            kind, share = ("duplicate", 1 / 30) if rng.random() < 0.7 else ("alike", 1 / 6)
+            changed = list(parts)
+            for at in rng.sample(range(len(parts)), max(1, round(len(parts) * share))):
+                changed[at] = rng.choice(words[language])
+            yield _joined(changed, language), language, kind, _joined(parts, language)
+            continue
+        language = "en" if rng.random() < 0.5 else "ja"
+        size = rng.randint(*((4, 150) if language == "en" else (8, 120)))
+        parts = rng.choices(words[language], k=size)
+        if size >= 20:
+            recent.append((parts, language))
+            if len(recent) > 5_000:
+                recent[rng.randrange(len(recent) - 1)] = recent.pop()
+        yield _joined(parts, language), language, "new", None
+
+
+def _joined(parts: list[str], language: str) -> str:
+    return " ".join(parts) if language == "en" else "、".join(parts)
+
+
+def make(folder: Path, count: int, seed: int) -> list[tuple[str, str]]:
+    """Write the collection; what was planted as (kind, origin), by the exact measure."""
+    writer = PartWriter(folder / "rows" / "00-made")
+    planted: list[tuple[str, str]] = []
+    for number, (text, language, _kind, of) in enumerate(texts(count, seed)):
+        writer.add(Record(
+            kind="text", source="made", origin=f"made:{number}", document=f"made:{number}", licence="own",
+            retrieved=0.0, response=text, language=language,
+        ))  # fmt: skip
+        if of is not None:
+            value = similarity(text, of)
+            # What was meant as a duplicate may have come out below the threshold, in short texts.
+            truth = "duplicate" if value >= 0.8 else "alike"
+            planted.append((truth, f"made:{number}"))
+    writer.flush()
+    manifest = {"files": {}, "facts": {"rows": count}}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return planted
+
+
+class Memory:
+    """Resident memory of this process and its children, every half second, and when it was read."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, int]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._began = time.monotonic()
+        self._thread.start()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._over.wait(0.5):
+            total = 0
+            for one in [me, *me.children(recursive=True)]:
+                try:
+                    total += one.memory_info().rss
+                except psutil.Error:
+                    continue
+            self.samples.append((time.monotonic() - self._began, total))
+
+    def close(self) -> list[tuple[float, int]]:
+        self._over.set()
+        self._thread.join()
+        return self.samples
+
+
+def measure(rows: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Make, run, compare."""
+    collected = folder / "collect"
+    began = time.monotonic()
+    planted = make(collected, rows, seed)
+    made = time.monotonic() - began
+    output, scratch = folder / "output", folder / "scratch"
+    output.mkdir()
+    scratch.mkdir()
+    context = StepContext(
+        output, scratch, {"collect": collected}, {}, folder, seed, workers, lambda _event: None, lambda: False
+    )
+    memory = Memory()
+    processor = time.process_time()
+    began = time.monotonic()
+    result = preprocess(PreprocessSettings(min_chars=1), context)
+    seconds = time.monotonic() - began
+    processor = time.process_time() - processor
+    samples = memory.close()
+    kept: set[str] = set()
+    for name in ("train", "validation", "test"):
+        kept.update(
+            pq.read_table(output / f"{name}.parquet", columns=["origin"]).column("origin").to_pylist()
+        )
+    dropped = result.facts["left_out"].get("near-duplicate", 0) + result.facts["left_out"].get(
+        "exact duplicate", 0
+    )
+    duplicates = [origin for kind, origin in planted if kind == "duplicate"]
+    found = sum(origin not in kept for origin in duplicates)
+    # An original may go instead of its copy only if the copy came first; here it never does.
+    quarter = max(1, len(samples) // 4)
+    return {
+        "rows": rows,
+        "workers": workers,
+        "made_s": round(made, 1),
+        "seconds": round(seconds, 1),
+        "rows_per_s": round(rows / seconds),
+        "rows_per_s_per_core": round(rows / seconds / workers),
+        "parts_s": result.facts["seconds"],
+        "memory_peak_mb": round(max(size for _t, size in samples) / 1e6),
+        "memory_mb_by_quarter": [
+            round(max(size for _t, size in samples[at : at + quarter]) / 1e6)
+            for at in range(0, len(samples), quarter)
+        ],
+        "planted_duplicates": len(duplicates),
+        "planted_below_threshold": len(planted) - len(duplicates),
+        "recall": round(found / max(1, len(duplicates)), 4),
+        "dropped": dropped,
+        "precision": round(found / max(1, dropped), 4),
+        "left_out": result.facts["left_out"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, default=psutil.cpu_count() or 1)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        found = measure(options.rows, options.workers, options.seed, Path(folder))
+    print(json.dumps(found, indent=1))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

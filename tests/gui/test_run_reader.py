@@ -1,0 +1,108 @@
+"""Reading a long run at once gives what digesting its events one by one gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recorded_runs import START, events_of_a_run, state, step
+
+from so8t_engine.training.events import Event, MemoryEvent, WarningEvent, parse_event
+from so8t_engine.training.states import State
+from so8t_gui.models import event_cache, run_reader
+from so8t_gui.models.buffers import Columns
+from so8t_gui.models.event_blocks import EventBlocks
+from so8t_gui.models.marks import Kind
+from so8t_gui.models.run_model import RunModel
+from so8t_gui.models.run_reader import read_run
+
+
+def a_hard_life(folder: Path) -> list[Event]:
+    """Stopped at step 80 and walked again from 61, with NaN, a pause, memory that ran out, a torn clock."""
+    (folder / "rotations").mkdir(parents=True, exist_ok=True)
+    first = events_of_a_run(folder, 80)[:-2]
+    now = START + 200
+    second: list[Event] = [
+        state(State.RUNNING, State.STOPPED, START + 100),
+        state(State.STOPPED, State.LOADING, now),
+        state(State.LOADING, State.RUNNING, now + 1),
+    ]
+    for n in range(61, 100):
+        loss = float("nan") if 70 <= n < 73 else float("inf") if n == 75 else 1.0 / n
+        second.append(step(n, 120, now + n, loss=loss))
+        if n == 65:
+            second.append(state(State.RUNNING, State.PAUSED, now + n))
+            second.append(state(State.PAUSED, State.RUNNING, now + n + 30))
+        if n == 68:
+            second.append(WarningEvent(kind="oom", sentence="Memory ran out.", time=now + n))
+        second.append(MemoryEvent(step=None, process_rss=2**30 + n, time=now + n))
+    return first + second
+
+
+def write(path: Path, events: list[Event]) -> None:
+    lines = [
+        event.model_copy(update={"seq": n}).model_dump_json(by_alias=True) for n, event in enumerate(events)
+    ]
+    path.write_text("\n".join(lines) + "\n" + '{"seq": 999, "type": "st', encoding="utf-8")
+
+
+def same_table(found: Columns, expected: Columns) -> None:
+    assert sorted(found.names) == sorted(expected.names)
+    for name in expected.names:
+        np.testing.assert_allclose(found.view(name), expected.view(name), rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("block_bytes", [300, 4_000, 10**7])
+def test_reading_in_blocks_equals_digesting_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    events = a_hard_life(tmp_path)
+    file = tmp_path / "events.jsonl"
+    write(file, events)
+    expected = RunModel()
+    expected.digest([e for line in file.read_bytes().split(b"\n") if (e := parse_event(line)) is not None])
+    monkeypatch.setattr("so8t_gui.models.event_blocks.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(event_cache, "WORTHWHILE_BYTES", 1)
+    monkeypatch.setattr(event_cache, "cache_folder", lambda: tmp_path / "cache")
+    for _again in range(2):
+        model, offset = read_run(file)
+        assert offset == file.stat().st_size - len('{"seq": 999, "type": "st')
+        for name in ("steps", "gate", "rotation", "memory", "evaluation"):
+            same_table(getattr(model, name), getattr(expected, name))
+        assert model.term_names == expected.term_names
+        assert list(model.log.lines) == list(expected.log.lines)
+        assert model.last_step is not None
+        assert model.last_step.model_dump_json() == expected.last_step.model_dump_json()  # type: ignore[union-attr]
+        assert model.last_gate == expected.last_gate
+        assert (model.state, model.converged_at) == (expected.state, expected.converged_at)
+        assert [e.step for e in model.checkpoints] == [e.step for e in expected.checkpoints]
+        assert [s.step for s in model.snapshots] == [s.step for s in expected.snapshots]
+        assert model.marks.phases == expected.marks.phases
+        for kind in Kind:
+            np.testing.assert_allclose(model.marks.rows[kind].step, expected.marks.rows[kind].step)
+            np.testing.assert_allclose(model.marks.rows[kind].elapsed, expected.marks.rows[kind].elapsed)
+        assert model.clock.elapsed(START + 900) == pytest.approx(expected.clock.elapsed(START + 900))
+        assert model.clock.remaining(9) == expected.clock.remaining(9)
+        assert model.first_time == expected.first_time
+
+
+def test_a_cache_counts_only_for_the_file_it_was_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_cache, "WORTHWHILE_BYTES", 1)
+    monkeypatch.setattr(event_cache, "cache_folder", lambda: tmp_path / "cache")
+    file = tmp_path / "events.jsonl"
+    write(file, a_hard_life(tmp_path))
+    read_run(file)
+    held = event_cache.load(file)
+    assert isinstance(held, EventBlocks)
+    with file.open("ab") as opened:
+        opened.write(b'ep"}\n' + step(100, 120, START + 400).model_dump_json().encode() + b"\n")
+    model, _offset = read_run(file)
+    assert model.last_step is not None
+    assert model.last_step.step == 100, "what was appended is read beyond the cache"
+    write(file, a_hard_life(tmp_path)[:50])
+    assert event_cache.load(file) is None, "another run stands there now"
+    event_cache.cache_file(file).write_bytes(b"PK nonsense")
+    assert run_reader.read_run(file)[0].last_step is not None
