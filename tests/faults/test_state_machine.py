@@ -264,18 +264,22 @@ def test_random_commands_to_a_real_engine(
     Engine.make, Engine.root, Engine.broken = staticmethod(make), tmp_path, broken  # type: ignore[assignment]
     done.clear()
     an_example = min(STEPS_AN_EXAMPLE, STEPS // 2)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Engine,
-        settings=settings(
-            max_examples=-(-STEPS // an_example),
-            stateful_step_count=an_example,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-            derandomize=STEPS < 1000,
-        ),
-    )
+    # Some examples end early: Hypothesis draws short ones too. Rounds go on until the steps are taken.
+    for _round in range(20):
+        missing = STEPS - done["steps"]
+        if missing <= 0:
+            break
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            Engine,
+            settings=settings(
+                max_examples=-(-missing // an_example),
+                stateful_step_count=an_example,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
     pairs = [name for name in done if "×" in name]
     every = len(State) * len(Command)
     ends = ", ".join(f"{done[str(state)]} {state}" for state in sorted(ENDED))
@@ -284,4 +288,4 @@ def test_random_commands_to_a_real_engine(
         f"command, {done['commands by file']} by file, {done['runs']} runs, {done['lives']} lives, "
         f"{done['resumed']} resumed, ends: {ends}"
     )
-    assert done["steps"] >= STEPS * 0.8
+    assert done["steps"] >= STEPS
