@@ -1,4 +1,4 @@
-"""Windows that open, start a run, stop it and close: nothing of them is left behind.
+"""Runs that are started and stopped in a window, again and again: nothing of them is left behind.
 
 ``SO8T_CYCLES=200 pytest -s tests/gui/test_cycles.py`` goes through that many and prints what it counted.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import os
 import sys
 import threading
@@ -20,7 +21,6 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from test_real_run import STEP_MS, _some_rows, tiny_model
 
-from so8t_engine.config import Config
 from so8t_engine.config.loading import parse_config
 from so8t_engine.training.states import Command, State
 from so8t_gui.main_window import MainWindow
@@ -32,7 +32,7 @@ CYCLES = int(os.environ.get("SO8T_CYCLES", "4"))
 #: Cycles before the first count: caches of fonts, icons and styles are filled by them.
 WARM_UP = 2 if CYCLES < 50 else 20
 #: Each one takes as many steps; the others are stopped while the trainer is loading.
-TRAINS_EACH = 10
+TRAINS_EACH = 20
 MIB = 2**20
 
 
@@ -65,25 +65,19 @@ def _count(app: QApplication) -> Count:
     )
 
 
-def _cycle(config: Config, preferences: Preferences, qtbot: QtBot, *, train: bool) -> None:
-    window = MainWindow(config, preferences, "light")
-    window.show()
+def _cycle(window: MainWindow, qtbot: QtBot, *, train: bool) -> None:
+    """Start and Stop by clicking; the run is stopped while it loads, or after a step."""
     controls = window.run_page.controls
     qtbot.waitUntil(controls.start.isEnabled, timeout=STEP_MS)
     qtbot.mouseClick(controls.start, Qt.MouseButton.LeftButton)
     model = window.controller.model
     if train:
         qtbot.waitUntil(lambda: model.last_step is not None, timeout=STEP_MS)
-    else:
-        qtbot.waitUntil(lambda: model.state is not State.IDLE, timeout=STEP_MS)
     stop = controls.buttons[Command.STOP]
     qtbot.waitUntil(stop.isEnabled, timeout=STEP_MS)
     qtbot.mouseClick(stop, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: not window.controller.live, timeout=STEP_MS)
     assert model.state is State.STOPPED, model.last_error
-    window.close()
-    window.deleteLater()
-    QCoreApplication.sendPostedEvents(window, QEvent.Type.DeferredDelete)
 
 
 def test_starting_and_stopping_leaves_nothing_behind(
@@ -93,8 +87,6 @@ def test_starting_and_stopping_leaves_nothing_behind(
     tiny_model: Path,
     tmp_path: Path,
 ) -> None:
-    import json
-
     rows = _some_rows("train", 16, tmp_path / "train.jsonl")
     held_out = _some_rows("validation", 4, tmp_path / "validation.jsonl")
     config = parse_config(
@@ -108,15 +100,19 @@ def test_starting_and_stopping_leaves_nothing_behind(
             }
         )
     )
+    window = MainWindow(config, preferences, "light")
+    window.show()
     counts: list[Count] = []
     trained = 0
     for number in range(1, CYCLES + 1):
         train = number % TRAINS_EACH == 0 or number == 1
         trained += train
-        _cycle(config, preferences, qtbot, train=train)
-        if number in {WARM_UP, CYCLES} or number % TRAINS_EACH == 0:
+        _cycle(window, qtbot, train=train)
+        if number in {WARM_UP, CYCLES} or number % 10 == 0:
             counts.append(_count(qapp))
             print(f"\n{number}: {counts[-1]}", end="", flush=True)  # noqa: T201
+    window.close()
+    window.deleteLater()
     first, last = counts[0], counts[-1]
     print(f"\n{CYCLES} cycles, {trained} of them with training steps: {first} -> {last}")  # noqa: T201
     assert last.threads <= first.threads
