@@ -265,6 +265,7 @@ MEASURES: dict[str, Callable[..., Result]] = {
     "latency": latency,
     "memory": memory,
     "opening": opening,
+    "overlay": overlay,
 }
 
 
