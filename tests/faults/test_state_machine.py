@@ -265,7 +265,7 @@ def test_random_commands_to_a_real_engine(
     done.clear()
     an_example = min(STEPS_AN_EXAMPLE, STEPS // 2)
     # Some examples end early: Hypothesis draws short ones too. Rounds go on until the steps are taken.
-    for _round in range(20):
+    for _round in range(1000):
         missing = STEPS - done["steps"]
         if missing <= 0:
             break
