@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from so8t_engine.data.tokenize import END, IGNORED, _ids, _quoted
+from so8t_engine.data.tokenize import END, IGNORED, _ids, quoted
 from so8t_engine.errors import DataError
 from so8t_engine.evaluation.outputs import TunedModel
 from so8t_engine.i18n import _
@@ -96,7 +96,7 @@ def encode_pair(tokenizer: Any, pair: Pair, limit: int = 128) -> Sample:  # noqa
         [{"role": "user", "content": f"{MARK}\n{question}"}], tokenize=False, add_generation_prompt=True
     )
     before, _mark, after = text.partition(MARK)
-    caption = _ids(tokenizer, _quoted(pair.caption))
+    caption = _ids(tokenizer, quoted(pair.caption))
     ending = [int(tokenizer.convert_tokens_to_ids(END))] if len(caption) <= limit else []
     return Sample(_ids(tokenizer, before), _ids(tokenizer, after), caption[:limit] + ending)
 
