@@ -18,6 +18,7 @@ from so8t_engine.cli_options import ConfigArgument, JsonOption, SetOption, error
 from so8t_engine.cli_options import print_json as _print_json
 from so8t_engine.cli_options import print_result as _print_result
 from so8t_engine.cli_results import results
+from so8t_engine.commands.serve_cli import add_commands
 from so8t_engine.errors import SO8TError
 from so8t_engine.plain_text import visible
 from so8t_engine.threads import wait_passively
@@ -136,17 +137,38 @@ app.add_typer(runs, name="runs")
 @runs.command("list")
 def runs_list(
     folder: Annotated[Path, typer.Argument(help="the runs folder")] = Path("runs"),
+    search: Annotated[str, typer.Option(help="words; tag:x and state:x ask for a tag or a state")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Runs below a folder, the newest first."""
+    """Runs below a folder: the pinned first, then the newest."""
     from so8t_engine.commands.runs import list_runs
 
-    found = list_runs(folder)
+    found = list_runs(folder, search)
     if as_json:
         _print_json({"runs": found})
         return
     for run in found:
         sys.stdout.write(f"{run['id']}  {run['state']}  {run['step']}/{run['of']}  {run['loss']}\n")
+
+
+@runs.command("show")
+def runs_show(run: Annotated[Path, typer.Argument(help="a run folder")], as_json: JsonOption = False) -> None:
+    """State, notes, settings that differ from the defaults, and results of a run."""
+    from so8t_engine.commands.runs import show_run
+
+    _print_result(*show_run(run), as_json)
+
+
+@runs.command("compare")
+def runs_compare(
+    runs: Annotated[list[Path], typer.Argument(help="run folders")],
+    defaults: Annotated[bool, typer.Option("--defaults", help="also against the defaults")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Settings in which runs differ, and their results."""
+    from so8t_engine.commands.runs import compare_runs
+
+    _print_result(*compare_runs(runs, defaults), as_json)
 
 
 @runs.command("verify")
@@ -221,6 +243,20 @@ def autostart(
         sys.stdout.write(text)
 
 
+bench = typer.Typer(no_args_is_help=True, help="Benchmarks, by hand on a quiet machine")
+app.add_typer(bench, name="bench")
+
+
+@bench.command("ui", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench_ui(context: typer.Context, as_json: JsonOption = False) -> None:
+    """The window: start-up, latency, memory over 8 hours, opening and overlaying long runs."""
+    from so8t_engine.commands.bench import bench_window
+
+    status, text, result = bench_window(context.args)
+    _print_result(text, result, as_json)
+    raise typer.Exit(status)
+
+
 soul = typer.Typer(no_args_is_help=True, help="Soul files: everything SO8T trained")
 app.add_typer(soul, name="soul")
 ForceOption = Annotated[bool, typer.Option("--force", help="replace the file if it exists")]
@@ -261,6 +297,9 @@ def soul_import(
     from so8t_engine.commands.soul import import_
 
     _print_result(*import_(file, out, force), as_json)
+
+
+add_commands(app)
 
 
 def main() -> None:

@@ -79,3 +79,50 @@ def evaluate(
         *evaluate_run(run, out=out, rows=rows, max_rows=max_rows, tasks=lm_eval or (), console=errors),
         as_json,
     )
+
+
+class GgufKind(StrEnum):
+    """What a GGUF file's matrices are stored in."""
+
+    f16 = "f16"
+    q8_0 = "q8_0"
+    q4_k_m = "q4_k_m"
+
+
+@results.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="a finished run's folder, or one that bake made")],
+    gguf: Annotated[GgufKind, typer.Option(help="q4_k_m needs llama.cpp's llama-quantize on the PATH")],
+    out: Annotated[Path | None, typer.Option(help="the file; beside the run unless told")] = None,
+    untie: Annotated[bool, typer.Option("--untie", help="as bake has it")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The run, baked and verified, as one GGUF file for llama.cpp, read back and compared."""
+    from so8t_engine.commands.export import export_run
+
+    print_result(*export_run(run, gguf.value, out, untie=untie, console=errors), as_json)
+
+
+@results.command()
+def upload(
+    run: RunArgument,
+    repo: Annotated[str, typer.Option(help="owner/name on the Hub")],
+    baked: Annotated[Path | None, typer.Option(help="a folder that bake made, to go to the top")] = None,
+    gguf: Annotated[list[Path] | None, typer.Option(help="a GGUF file; may be repeated")] = None,
+    public: Annotated[bool, typer.Option("--public", help="private unless this is given")] = False,
+    licence: Annotated[
+        str | None, typer.Option(help="the model's, as the Hub names it: apache-2.0 …")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list what would go, and send nothing")] = False,
+    endpoint: Annotated[str | None, typer.Option(help="another Hub than huggingface.co")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The run to the Hugging Face Hub, with a card of measured figures; a second call goes on."""
+    from so8t_engine.commands.upload import upload_run
+    from so8t_engine.hub.token import HUB
+
+    text, result = upload_run(
+        run, repo, baked=baked, ggufs=gguf or (), public=public, licence=licence, dry_run=dry_run,
+        endpoint=endpoint or HUB, told=errors.print,
+    )  # fmt: skip
+    print_result(text, result, as_json)

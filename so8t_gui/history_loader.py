@@ -6,9 +6,10 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, QThread, Signal
 
+from so8t_engine.history.index import RunIndex
 from so8t_engine.training.interrupted import find_interrupted, find_live
 from so8t_engine.training.run_directory import RunDirectory
-from so8t_gui.models.history import scan
+from so8t_gui.models.overlay import WANTED
 from so8t_gui.models.run_reader import ReadingStoppedError, read_run
 
 
@@ -16,7 +17,7 @@ class FolderScan(QThread):
     """Summaries of all runs below a folder.
 
     Signals:
-        found: the list of `RunSummary`.
+        found: the list of `IndexedRun`.
         failed: the folder, and why it cannot be read.
     """
 
@@ -30,7 +31,7 @@ class FolderScan(QThread):
     def run(self) -> None:
         """The thread's work."""
         try:
-            self.found.emit(scan(self._folder))
+            self.found.emit(RunIndex().runs(self._folder))
         except OSError as error:
             self.failed.emit(self._folder, error.strerror or str(error))
 
@@ -85,3 +86,35 @@ class RunLoader(QThread):
             self.failed.emit(self._folder, error.strerror or str(error))
             return
         self.loaded.emit(self._folder, model)
+
+
+class RunsLoader(QThread):
+    """Reads what an overlay of several runs draws.
+
+    Signals:
+        loaded: the list of pairs of folder and `RunModel`.
+        failed: a run's folder, and why it cannot be read; the others are overlaid all the same.
+    """
+
+    loaded = Signal(object)
+    failed = Signal(object, str)
+
+    def __init__(self, folders: list[Path], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._folders = folders
+
+    def run(self) -> None:
+        """The thread's work."""
+        found = []
+        for folder in self._folders:
+            try:
+                model, _offset = read_run(
+                    RunDirectory(folder).events, stopped=self.isInterruptionRequested, only=WANTED
+                )
+            except ReadingStoppedError:
+                return
+            except OSError as error:
+                self.failed.emit(folder, error.strerror or str(error))
+                continue
+            found.append((folder, model))
+        self.loaded.emit(found)

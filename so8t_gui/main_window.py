@@ -119,6 +119,7 @@ class MainWindow(QMainWindow):
         page = HistoryPage(self._history_folder, self.preferences)
         page.attach_asked.connect(self.attach)
         page.resume_asked.connect(self.resume)
+        page.duplicate_asked.connect(self.duplicate)
         return page
 
     @property
@@ -338,6 +339,11 @@ class MainWindow(QMainWindow):
             )
             return False
         return self.controller.resume(path)
+
+    def duplicate(self, path: Path) -> None:
+        """Put a run's settings into the form."""
+        self.show_page("settings")
+        self.settings_page.load_file(path / "config.yaml")
 
     def open_run(self, path: Path) -> bool:
         """Show a run folder: attach where its trainer lives, else read it."""

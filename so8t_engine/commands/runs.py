@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from so8t_engine.errors import RunError
+from so8t_engine.config import Config
+from so8t_engine.history.compare import compare, differences, flat, results
+from so8t_engine.history.index import RunIndex
+from so8t_engine.history.notes import RunNotes
+from so8t_engine.i18n import _
+from so8t_engine.plain_text import visible
 from so8t_engine.training.checkpoint import pin, pinned_steps
 from so8t_engine.training.events import StateEvent, StepEvent
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
-from so8t_engine.training.states import LIVE
+from so8t_engine.training.states import LIVE, State
 
 
 def run_summary(run: RunDirectory) -> dict[str, Any]:
@@ -37,15 +42,71 @@ def run_summary(run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def list_runs(folder: Path) -> list[dict[str, Any]]:
-    """Summaries of the runs directly below ``folder``, the newest first."""
+def list_runs(folder: Path, search: str = "") -> list[dict[str, Any]]:
+    """Runs directly below ``folder``: the pinned first, then the newest."""
     found = []
-    for path in sorted(folder.glob("*/events.jsonl"), reverse=True):
-        try:
-            found.append(run_summary(RunDirectory.open(path.parent)))
-        except RunError:
-            continue  # a folder without config.yaml is no run
-    return sorted(found, key=lambda run: run["started"] or 0.0, reverse=True)
+    for run in RunIndex().runs(folder):
+        summary, notes = run.summary, run.notes
+        if not run.matches(search):
+            continue
+        found.append(
+            {
+                "id": summary.path.name,
+                "path": str(summary.path),
+                "state": "dead" if summary.lost else str(summary.state or State.IDLE),
+                "started": summary.started,
+                "step": summary.step or 0,
+                "of": summary.of,
+                "loss": summary.loss,
+                "tags": list(notes.tags),
+                "note": notes.note,
+                "pinned": notes.pinned,
+                "archived": notes.archived,
+            }
+        )
+    return found
+
+
+def show_run(path: Path) -> tuple[str, dict[str, Any]]:
+    """What a run is and what came out, as text and as one object. Raises `RunError` or `ConfigError`."""
+    run = RunDirectory.open(path)
+    config, notes = run.config(), RunNotes.read(run.path)
+    changed = {row.path: row.values[1] for row in differences([Config(), config])}
+    result = {
+        **run_summary(run),
+        "tags": list(notes.tags),
+        "note": notes.note,
+        "pinned": notes.pinned,
+        "archived": notes.archived,
+        "settings": changed,
+        "results": results(run),
+    }
+    head = [f"{result['id']}  {result['state']}  {result['step']}/{result['of']}  {result['loss']}"]
+    if notes.tags or notes.note:
+        head.append(", ".join(notes.tags) + ("  " if notes.tags else "") + notes.note)
+    figures = [f"  {name}: {value}" for name, value in flat(result["results"]).items() if _is_figure(value)]
+    settings = [f"  {name}: {value}" for name, value in changed.items()]
+    lines = [*head, _("Settings that differ from the defaults:"), *settings, _("Results:"), *figures]
+    return "".join(visible(line, 4096) + "\n" for line in lines), result
+
+
+def compare_runs(paths: list[Path], defaults: bool) -> tuple[str, dict[str, Any]]:
+    """Settings in which runs differ, and their figures side by side."""
+    result = compare(paths, Config() if defaults else None)
+    names = [*(["-"] if defaults else []), *result["runs"]]
+    lines = [" | ".join(["", *names])]
+    lines += [" | ".join([name, *map(str, values)]) for name, values in result["settings"].items()]
+    tables = {run: flat(held) for run, held in result["results"].items()}
+    figures = dict.fromkeys(n for table in tables.values() for n, value in table.items() if _is_figure(value))
+    blank = [""] if defaults else []
+    lines += [
+        " | ".join([name, *blank, *(str(t.get(name, "")) for t in tables.values())]) for name in figures
+    ]
+    return "".join(visible(line, 8192) + "\n" for line in lines), result
+
+
+def _is_figure(value: object) -> bool:
+    return isinstance(value, int | float | str) and not isinstance(value, bool)
 
 
 def pin_checkpoint(path: Path, step: int, pinned: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from so8t_engine.config.sections import (
     ModelConfig,
     RunConfig,
 )
+from so8t_engine.config.serving import SampleConfig, ServingConfig
 from so8t_engine.config.training import SO8TConfig, TrainingConfig
 from so8t_engine.i18n import N_
 
@@ -43,6 +44,8 @@ class Config(Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig, title=N_("Training"))
     memory: MemoryConfig = Field(default_factory=MemoryConfig, title=N_("Memory"))
     checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig, title=N_("Checkpoints"))
+    samples: SampleConfig = Field(default_factory=SampleConfig, title=N_("Samples"))
+    serving: ServingConfig = Field(default_factory=ServingConfig, title=N_("Serving"))
     run: RunConfig = Field(default_factory=RunConfig, title=N_("Run"))
 
     def to_yaml(self) -> str:
@@ -51,6 +54,8 @@ class Config(Section):
         return text
 
     def digest(self) -> str:
-        """SHA-256 over what determines the result: everything but the run section and the name."""
-        content: dict[str, Any] = self.model_dump(mode="json", exclude={"run", "name"})
+        """SHA-256 over what determines the result: everything but the name, the run section,
+        and what only looks at the model: samples and serving.
+        """
+        content: dict[str, Any] = self.model_dump(mode="json", exclude={"run", "name", "samples", "serving"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -45,7 +45,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:  # noqa: ANN401  (transformers
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """``text`` with the template's own marks broken up, so that a row cannot pose as another speaker."""
     for mark in (END, "<|assistant|>", "<|user|>", "<|system|>", "<|endoftext|>"):
         text = text.replace(mark, f"<| {mark[2:]}")
@@ -54,8 +54,8 @@ def _quoted(text: str) -> str:
 
 def prompt_ids(tokenizer: Any, row: Row) -> list[int]:  # noqa: ANN401
     """The prompt's tokens under the chat template, up to and including ``<|assistant|>\\n``."""
-    messages = [{"role": "system", "content": _quoted(row.system)}] if row.system else []
-    messages.append({"role": "user", "content": _quoted(row.prompt)})
+    messages = [{"role": "system", "content": quoted(row.system)}] if row.system else []
+    messages.append({"role": "user", "content": quoted(row.prompt)})
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return _ids(tokenizer, text)
 
@@ -91,7 +91,7 @@ def encode_row(tokenizer: Any, row: Row, max_length: int) -> Encoded:  # noqa: A
             _("The tokenizer has no token %(token)s.") % {"token": END},
             _("Choose a Phi-3 model, or one with its special tokens."),
         )
-    response = _ids(tokenizer, _quoted(row.response)) if row.response else []
+    response = _ids(tokenizer, quoted(row.response)) if row.response else []
     ending = [int(end_id)] if response else []
     if not row.prompt and not row.system:
         whole = response + ending

@@ -136,6 +136,7 @@ def _facts(prepared: Prepared, seconds: float, truncated: int) -> dict[str, Any]
         "rows_train": len(prepared.train),
         **{f"rows_{name}": len(rows) for name, rows in prepared.held_out.items()},
         "rows_truncated": truncated,
+        "rows_thinking": sum(row.response.startswith("<think-task>") for row in prepared.rows.train),
         "tokens_longest": max(lengths),
         "tokens_mean": sum(lengths) / len(lengths),
         "threads": torch.get_num_threads(),

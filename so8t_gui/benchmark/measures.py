@@ -28,6 +28,7 @@ from so8t_gui.app import make_application
 from so8t_gui.benchmark.long_run import opening_lines, step_lines, write_run
 from so8t_gui.main_window import MainWindow
 from so8t_gui.models import event_cache
+from so8t_gui.models.event_blocks import read_whole
 from so8t_gui.preferences import Preferences
 
 MIB = 2**20
@@ -215,6 +216,46 @@ def opening(steps: str) -> Result:
             turn(app, 0.2)
         result = {"event_file_mib": round(size / MIB), **times, "rss_mib": rss_mib()}
         event_cache.cache_file(run.events).unlink(missing_ok=True)
+        window.close()
+    return result
+
+
+def overlay(steps: str, count: str) -> Result:
+    """From the click on Compare until so many long runs are drawn over each other."""
+    with tempfile.TemporaryDirectory() as folder:
+        first = write_run(Path(folder) / "run0", int(steps))
+        runs = [first.path]
+        for index in range(1, int(count)):
+            path = Path(folder) / f"run{index}"
+            path.mkdir()
+            (path / "events.jsonl").hardlink_to(first.events)
+            (path / "config.yaml").write_bytes(first.config_file.read_bytes())
+            runs.append(path)
+        start = time.perf_counter()
+        blocks = read_whole(first.events)
+        indexing = time.perf_counter() - start
+        for path in runs:
+            event_cache.save(path / "events.jsonl", blocks)
+        del blocks
+        app, window = make_window(Path(folder))
+        window.show()
+        window.show_page("history")
+        turn(app, 0.5)
+        start = time.perf_counter()
+        page = window.history_page
+        page.compare_runs(runs)
+        wait_until(
+            lambda: page.stack.currentIndex() == 2 and len(page.comparison.board.runs) == len(runs), 300
+        )
+        app.processEvents()
+        result = {
+            "runs": len(runs),
+            "seconds": round(time.perf_counter() - start, 2),
+            "indexing_one_seconds": round(indexing, 1),
+            "rss_mib": rss_mib(),
+        }
+        for path in runs:
+            event_cache.cache_file(path / "events.jsonl").unlink(missing_ok=True)
         window.close()
     return result
 

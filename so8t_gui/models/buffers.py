@@ -67,6 +67,11 @@ class Columns:
     def extend(self, rows: Mapping[str, npt.NDArray[Any]]) -> None:
         """Add many rows, given as arrays of equal length by column."""
         count = len(next(iter(rows.values())))
+        if not self._length and count >= self._capacity:
+            # The usual way of a past run: all of it at once, and nothing to keep.
+            self._capacity = self._length = count
+            self._data = {name: values.astype(self._fresh(name, 0).dtype) for name, values in rows.items()}
+            return
         self._reserve(count)
         for name, values in rows.items():
             if name not in self._data:

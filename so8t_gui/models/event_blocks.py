@@ -22,6 +22,7 @@ MEMORY = ("step", "time", "allocated", "reserved", "device_used", "device_total"
 FREQUENT = {"step": STEP, "gate": GATE, "memory": MEMORY}
 NUMBERS = tuple(dict.fromkeys(name for names in FREQUENT.values() for name in names))
 TERMS = "terms."
+WIDTHS = dict.fromkeys(("step", "time", "of"), np.float64)
 PHASE = "phase"
 Array = npt.NDArray[Any]
 Columns = dict[str, Array]
@@ -121,10 +122,13 @@ class EventBlocks:
             if not len(chosen):
                 continue
             rare[chosen] = False
-            block = {name: table[name][chosen] for name in names}
+            # Values as the charts hold them; what rows ascend along and sizes in bytes stay exact.
+            block = {name: table[name][chosen].astype(WIDTHS.get(name, np.float32)) for name in names}
             block["line"] = chosen + self.lines
             if kind == "step":
-                block |= {name: table[name][chosen] for name in table if name.startswith(TERMS)}
+                block |= {
+                    name: table[name][chosen].astype(np.float32) for name in table if name.startswith(TERMS)
+                }
             if kind == "gate":
                 block[PHASE] = self._phase_numbers(phases[chosen])
                 reached = chosen[np.isfinite(table["converged_at"][chosen])]
@@ -149,6 +153,8 @@ class EventBlocks:
     def joined(self, kind: str) -> Columns:
         """All blocks of a frequent type as one; a column that a block lacks is NaN there."""
         blocks = self.frequent[kind]
+        if len(blocks) == 1:
+            return blocks[0]
         names = dict.fromkeys(name for block in blocks for name in block)
         return {
             name: np.concatenate([block.get(name, np.full(len(block["line"]), np.nan)) for block in blocks])

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,7 @@ import platformdirs
 
 from so8t_gui.models.event_blocks import EventBlocks
 
-VERSION = 1
+VERSION = 2
 #: Shorter files are read as quickly as their cache.
 WORTHWHILE_BYTES = 4_000_000
 PROOF_BYTES = 65_536
@@ -46,8 +47,12 @@ def _proof(file: BinaryIO, offset: int) -> str:
     return digest.hexdigest()
 
 
-def load(events: Path) -> EventBlocks | None:
-    """The cached part of an event file; None where there is none, or where it is of another file."""
+def load(events: Path, only: Mapping[str, Collection[str]] | None = None) -> EventBlocks | None:
+    """The cached part of an event file; None where there is none, or where it is of another file.
+
+    Args:
+        only: by frequent type the columns that are wanted, for who overlays many runs.
+    """
     try:
         with events.open("rb") as file, np.load(cache_file(events), allow_pickle=False) as held:
             head: dict[str, Any] = json.loads(bytes(held["head"]).decode())
@@ -60,6 +65,9 @@ def load(events: Path) -> EventBlocks | None:
             )
             blocks.newest = {kind: text.encode() for kind, text in head["newest"].items()}
             for kind, names in head["columns"].items():
+                if only is not None:
+                    names = [name for name in names if name in {"line", "step", "time", *only.get(kind, ())}]
+                    names = names if kind in only else []
                 if names:
                     blocks.frequent[kind] = [{name: held[f"{kind}/{name}"] for name in names}]
             texts = bytes(held["rare"]).split(b"\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from so8t_engine.training.events import Event, parse_event
@@ -22,22 +22,25 @@ def read_run(
     events: Path,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
     stopped: Callable[[], bool] = lambda: False,
+    only: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[RunModel, int]:
     """The model of everything in ``events``, and the offset up to which it goes.
+
+    ``only`` names the columns that are wanted where a long run comes from its cache.
 
     Raises `OSError`, and `ReadingStoppedError` after ``stopped`` said so.
     """
     size = events.stat().st_size
     if size < event_cache.WORTHWHILE_BYTES:
         return _one_by_one(events, size, progress, stopped)
-    blocks = event_cache.load(events) or EventBlocks()
+    blocks = event_cache.load(events, only) or EventBlocks()
     known = blocks.offset
     with events.open("rb") as file:
         for offset in blocks.read(file):
             if stopped():
                 raise ReadingStoppedError
             progress(offset, size)
-    if blocks.offset - known >= event_cache.WORTHWHILE_BYTES:
+    if (known == 0 or only is None) and blocks.offset - known >= event_cache.WORTHWHILE_BYTES:
         event_cache.save(events, blocks)
     return digest_blocks(blocks), blocks.offset
 

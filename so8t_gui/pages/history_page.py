@@ -1,111 +1,34 @@
-"""Past and present runs below the runs folder; opening one shows its charts."""
+"""Past and present runs below the runs folder; opening one shows its charts, several are compared."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, QThread, Signal
+from PySide6.QtCore import Qt, QThread, Signal
 from PySide6.QtGui import QKeySequence, QShortcut, QShowEvent
-from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QFileDialog,
-    QHBoxLayout,
-    QHeaderView,
-    QLabel,
-    QLineEdit,
-    QPushButton,
-    QStackedWidget,
-    QTableView,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
+from so8t_engine.history.index import IndexedRun
+from so8t_engine.history.summary import RunSummary
 from so8t_engine.i18n import _
 from so8t_engine.training.states import STATE_NAMES
-from so8t_gui import theme
-from so8t_gui.history_loader import FolderScan, RunLoader
-from so8t_gui.models.history import RunSummary
+from so8t_gui.history_loader import FolderScan, RunLoader, RunsLoader
 from so8t_gui.models.run_model import RunModel
+from so8t_gui.pages.compare_view import CompareView
+from so8t_gui.pages.run_list import RunList
 from so8t_gui.preferences import Preferences
 from so8t_gui.widgets.message_bar import MessageBar
 from so8t_gui.widgets.run_view import RunView
-
-MISSING_TEXT = "—"
-Index = QModelIndex | QPersistentModelIndex
-ROOT = QModelIndex()
-
-
-def state_text(run: RunSummary) -> str:
-    """The state in words; a run whose trainer is gone is never shown as running."""
-    if run.state is None:
-        return _("never started")
-    if run.lost:
-        return _("lost (its trainer is gone)")
-    return _(STATE_NAMES[run.state])
-
-
-class RunTable(QAbstractTableModel):
-    """Rows of `RunSummary`."""
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.runs: list[RunSummary] = []
-
-    def set_runs(self, runs: list[RunSummary]) -> None:
-        self.beginResetModel()
-        self.runs = runs
-        self.endResetModel()
-
-    def rowCount(self, parent: Index = ROOT) -> int:
-        return 0 if parent.isValid() else len(self.runs)
-
-    def columnCount(self, parent: Index = ROOT) -> int:
-        return 0 if parent.isValid() else 5
-
-    def headerData(
-        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> object:
-        if orientation is Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
-            return [_("Run"), _("State"), _("Steps"), _("Last loss"), _("Started")][section]
-        return None
-
-    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> object:
-        run = self.runs[index.row()]
-        column = index.column()
-        if role == Qt.ItemDataRole.DisplayRole:
-            return self._text(run, column)
-        if role == Qt.ItemDataRole.ToolTipRole and column == 0:
-            return str(run.path)
-        if role == Qt.ItemDataRole.TextAlignmentRole and column in {2, 3}:
-            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        if role == Qt.ItemDataRole.ForegroundRole and column == 1:
-            bad = run.lost or run.state == "failed"
-            return theme.current().colour("bad" if bad else "good" if run.live else "text")
-        return None
-
-    @staticmethod
-    def _text(run: RunSummary, column: int) -> str:
-        if column == 0:
-            return run.path.name
-        if column == 1:
-            return state_text(run)
-        if column == 2:
-            return MISSING_TEXT if run.step is None else f"{run.step} / {run.of}"
-        if column == 3:
-            return MISSING_TEXT if run.loss is None else f"{run.loss:.4f}"
-        if run.started is None:
-            return MISSING_TEXT
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
 
 
 class HistoryPage(QWidget):
     """The list, and behind it the view of the run that was opened.
 
     Signals:
-        attach_asked, resume_asked: a run's folder.
+        attach_asked, resume_asked, duplicate_asked: a run's folder.
     """
 
+    duplicate_asked = Signal(object)
     attach_asked = Signal(object)
     resume_asked = Signal(object)
 
@@ -119,75 +42,26 @@ class HistoryPage(QWidget):
         self._opened: Path | None = None
         self._view: RunView | None = None
         self._scanning = False
-        self.table_model = RunTable(self)
+        self._comparison: CompareView | None = None
         self.message = MessageBar()
+        self.list = RunList(folder, self.message)
+        self.table, self.table_model = self.list.table, self.list.model
+        self.open_button, self.resume_button = self.list.open_button, self.list.resume_button
+        self.list.folder_chosen.connect(self.set_folder)
+        self.list.refresh_asked.connect(self.refresh)
+        self.list.open_asked.connect(self._open_summary)
+        self.list.resume_asked.connect(self.resume_asked)
+        self.list.duplicate_asked.connect(self.duplicate_asked)
+        self.list.compare_asked.connect(self.compare_runs)
         self.stack = QStackedWidget()
-        self.stack.addWidget(self._make_list())
+        self.stack.addWidget(self.list)
         self.stack.addWidget(self._make_detail())
+        self.stack.addWidget(self._make_comparison())
         layout = QVBoxLayout(self)
         layout.setContentsMargins(12, 10, 12, 8)
         layout.addWidget(self.message)
         layout.addWidget(self.stack, 1)
         QShortcut(QKeySequence("F5"), self, self.refresh)
-
-    def _make_list(self) -> QWidget:
-        title = QLabel(_("History"))
-        title.setObjectName("pageTitle")
-        self.folder_field = QLineEdit(str(self._folder))
-        self.folder_field.setAccessibleName(_("Runs folder"))
-        self.folder_field.editingFinished.connect(self._take_folder)
-        browse = QPushButton(_("&Browse…"))
-        browse.clicked.connect(self._browse)
-        self.refresh_button = QPushButton(_("&Refresh"))
-        self.refresh_button.setToolTip(_("Reads the folder again (F5)."))
-        self.refresh_button.clicked.connect(self.refresh)
-        self.open_button = QPushButton(_("&Open"))
-        self.open_button.setProperty("role", "primary")
-        self.open_button.setToolTip(
-            _("Shows the run's charts; a run that lives can be watched and controlled.")
-        )
-        self.open_button.clicked.connect(self.open_selected)
-        self.resume_button = QPushButton(_("&Continue training"))
-        self.resume_button.setToolTip(_("Goes on from the newest checkpoint of an ended run."))
-        self.resume_button.clicked.connect(self._resume_selected)
-        self.table = QTableView()
-        self.table.setModel(self.table_model)
-        self.table.setAccessibleName(_("Runs"))
-        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.setAlternatingRowColors(True)
-        self.table.setShowGrid(False)
-        self.table.setTabKeyNavigation(False)
-        self.table.verticalHeader().hide()
-        header = self.table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        header.setHighlightSections(False)
-        self.table.activated.connect(lambda _index: self.open_selected())
-        self.table.selectionModel().selectionChanged.connect(lambda *_args: self._enable())
-        self.empty = QLabel(_("No runs in this folder yet. Start one, or choose another folder."))
-        self.empty.setObjectName("notice")
-        self.empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        where = QHBoxLayout()
-        label = QLabel(_("Runs &folder"))
-        label.setBuddy(self.folder_field)
-        for widget in (label, self.folder_field, browse, self.refresh_button):
-            where.addWidget(widget, 1 if widget is self.folder_field else 0)
-        actions = QHBoxLayout()
-        actions.addWidget(self.open_button)
-        actions.addWidget(self.resume_button)
-        actions.addStretch(1)
-        page = QWidget()
-        layout = QVBoxLayout(page)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(8)
-        layout.addWidget(title)
-        layout.addLayout(where)
-        layout.addWidget(self.table, 1)
-        layout.addWidget(self.empty, 1)
-        layout.addLayout(actions)
-        self._enable()
-        return page
 
     def _make_detail(self) -> QWidget:
         back = QPushButton(_("← &All runs"))
@@ -205,6 +79,30 @@ class HistoryPage(QWidget):
         layout.addLayout(head)
         self._detail_layout = layout
         return page
+
+    def _make_comparison(self) -> QWidget:
+        back = QPushButton(_("← &All runs"))
+        back.clicked.connect(lambda: self.stack.setCurrentIndex(0))
+        self.comparison_title = QLabel()
+        self.comparison_title.setTextFormat(Qt.TextFormat.PlainText)
+        self.comparison_title.setObjectName("title")
+        head = QHBoxLayout()
+        head.addWidget(back)
+        head.addWidget(self.comparison_title, 1)
+        page = QWidget()
+        layout = QVBoxLayout(page)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(head)
+        self._comparison_layout = layout
+        return page
+
+    @property
+    def comparison(self) -> CompareView:
+        """The comparison; made when it is first wanted."""
+        if self._comparison is None:
+            self._comparison = CompareView(self._preferences)
+            self._comparison_layout.addWidget(self._comparison, 1)
+        return self._comparison
 
     @property
     def view(self) -> RunView:
@@ -227,19 +125,9 @@ class HistoryPage(QWidget):
         """List another folder."""
         if folder != self._folder:
             self._folder = folder
-            self.folder_field.setText(str(folder))
+            self.list.set_folder(folder)
             if self.isVisible():
                 self.refresh()
-
-    def _take_folder(self) -> None:
-        text = self.folder_field.text().strip()
-        if text:
-            self.set_folder(Path(text).expanduser())
-
-    def _browse(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, _("Runs folder"), str(self._folder))
-        if chosen:
-            self.set_folder(Path(chosen))
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -275,41 +163,32 @@ class HistoryPage(QWidget):
             thread.wait()
         self._threads.clear()
 
-    def _show_runs(self, runs: list[RunSummary]) -> None:
-        selected = self._selected()
-        self.table_model.set_runs(runs)
-        self.empty.setVisible(not runs)
-        self.table.setVisible(bool(runs))
-        for row, run in enumerate(runs):
-            if selected is not None and run.path == selected.path:
-                self.table.selectRow(row)
-        if runs and self._selected() is None:
-            self.table.selectRow(0)
-        self._enable()
-
-    def _selected(self) -> RunSummary | None:
-        rows = self.table.selectionModel().selectedRows()
-        return self.table_model.runs[rows[0].row()] if rows else None
-
-    def _enable(self) -> None:
-        run = self._selected()
-        self.open_button.setEnabled(run is not None)
-        self.resume_button.setEnabled(run is not None and run.can_resume)
+    def _show_runs(self, runs: list[IndexedRun]) -> None:
+        self.list.show_runs(runs)
 
     def open_selected(self) -> None:
         """Show the selected run; attach where its trainer lives."""
-        run = self._selected()
-        if run is None:
-            return
+        self.list.open_selected()
+
+    def _open_summary(self, run: RunSummary) -> None:
         if run.live:
             self.attach_asked.emit(run.path)
         else:
             self.open_run(run.path)
 
-    def _resume_selected(self) -> None:
-        run = self._selected()
-        if run is not None and run.can_resume:
-            self.resume_asked.emit(run.path)
+    def compare_runs(self, paths: list[Path]) -> None:
+        """Read several runs in the background and overlay them."""
+        self.message.hide()
+        loader = RunsLoader(paths, self)
+        loader.loaded.connect(self.show_comparison)
+        loader.failed.connect(self._fail)
+        self._run_thread(loader)
+
+    def show_comparison(self, runs: list[tuple[Path, RunModel]]) -> None:
+        """Show runs that have been read beside each other."""
+        self.comparison_title.setText(_("%(count)d runs") % {"count": len(runs)})
+        self.stack.setCurrentIndex(2)
+        self.comparison.show_runs(runs)
 
     def open_run(self, path: Path) -> None:
         """Read a past run in the background and show it."""

@@ -13,7 +13,7 @@ from so8t_engine.training.run_directory import EventWriter, RunDirectory
 from so8t_engine.training.states import State
 from so8t_gui.main_window import MainWindow
 from so8t_gui.models.history import scan, summarise
-from so8t_gui.pages.history_page import state_text
+from so8t_gui.widgets.run_table import state_text
 
 
 def begun_run(config: Config, path: Path, mark: ProcessMark | None) -> RunDirectory:

@@ -1,0 +1,87 @@
+"""Command line of what comes after training: ``serve`` and ``audit``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+RunArgument = Annotated[Path, typer.Argument(help="a finished run's folder")]
+LogArgument = Annotated[Path, typer.Argument(help="audit.sqlite, or the run folder that holds it")]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
+_errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def _out(text: str, result: dict[str, Any], as_json: bool) -> None:
+    sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n" if as_json else text)
+    sys.stdout.flush()
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the commands into the program's command line."""
+    app.command()(serve)
+    audit = typer.Typer(no_args_is_help=True, help="The audit log of so8t serve")
+    audit.command("verify")(audit_verify)
+    audit.command("export")(audit_export)
+    audit.command("rotate")(audit_rotate)
+    audit.command("prune")(audit_prune)
+    app.add_typer(audit, name="audit")
+
+
+def serve(
+    run: RunArgument,
+    host: Annotated[str, typer.Option(help="who may reach it; this computer alone by default")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8718,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="serving.x=value; may be repeated")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda instead of the run's")] = "",
+) -> None:
+    """Answer /think and OpenAI's chat API over HTTP; Ctrl+C ends it."""
+    from so8t_engine.commands.serve import serve_run
+
+    serve_run(run, host, port, set_ or [], device, _errors)
+
+
+def audit_verify(
+    log: LogArgument,
+    head: Annotated[str, typer.Option(help="number:MAC that an earlier verify printed")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Check every row, the chain, and its end against the anchor; names the first row that is wrong."""
+    from so8t_engine.commands.serve import audit_verify as check
+
+    text, result, valid = check(log, head)
+    _out(text, result, as_json)
+    raise typer.Exit(0 if valid else 1)
+
+
+def audit_export(
+    log: LogArgument, out: Annotated[Path | None, typer.Option(help="a file; standard output without")] = None
+) -> None:
+    """The rows as JSON lines; hashes only, there are no texts in it."""
+    from so8t_engine.commands.serve import audit_export as export
+
+    export(log, out)
+
+
+def audit_rotate(log: LogArgument, as_json: JsonOption = False) -> None:
+    """A new key for the rows to come; older rows stay verifiable."""
+    from so8t_engine.commands.serve import audit_rotate as rotate
+
+    name = rotate(log)
+    _out(f"{name}\n", {"key": name}, as_json)
+
+
+def audit_prune(
+    log: LogArgument,
+    days: Annotated[float, typer.Option(min=0.0, help="remove rows that are older")],
+    as_json: JsonOption = False,
+) -> None:
+    """Remove old rows; the chain stays verifiable and says where it begins."""
+    from so8t_engine.commands.serve import audit_prune as prune
+
+    count = prune(log, days)
+    _out(f"{count}\n", {"removed": count}, as_json)

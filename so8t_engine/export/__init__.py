@@ -1,0 +1,1 @@
+"""Files for other programs: GGUF for llama.cpp and what stands on it."""

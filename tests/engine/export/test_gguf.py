@@ -1,0 +1,174 @@
+"""GGUF files: read by an independent loader they give the model's own logits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from so8t_engine.commands.export import export_run
+from so8t_engine.config import Config
+from so8t_engine.errors import ModelError, SO8TError
+from so8t_engine.export.gguf_check import check_gguf
+from so8t_engine.export.gguf_file import write_gguf
+from so8t_engine.training.run import run_training
+from so8t_engine.training.run_directory import RunDirectory
+
+gguf = pytest.importorskip("gguf")
+IDS = torch.arange(4, 60)[None]
+
+
+def _logits(model: Any) -> torch.Tensor:  # noqa: ANN401
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(input_ids=IDS).logits
+        return found
+
+
+def _llama(folder: Path, tokenizer: Path) -> Path:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=4096, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=False, bos_token_id=1,
+        eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tokenizer / name, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("architecture", ["phi3", "llama"])
+def test_transformers_own_gguf_loader_gives_the_models_logits(
+    architecture: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tiny_model if architecture == "phi3" else _llama(tmp_path / "llama", tiny_model)
+    exact = _logits(AutoModelForCausalLM.from_pretrained(folder))
+    for kind, limit in (("f16", 5e-3), ("q8_0", 5e-2)):
+        (tmp_path / kind).mkdir()
+        write_gguf(folder, tmp_path / kind / "model.gguf", kind)  # type: ignore[arg-type]
+        check = check_gguf(tmp_path / kind / "model.gguf", folder, kind)
+        assert check.tensors == len(list(AutoModelForCausalLM.from_pretrained(folder).state_dict()))
+        again = _logits(
+            AutoModelForCausalLM.from_pretrained(tmp_path / kind, gguf_file="model.gguf", dtype=torch.float32)
+        )
+        assert (again - exact).abs().max() < limit * exact.abs().max()
+        assert (again - exact).abs().max() > 0
+
+
+def test_the_check_finds_one_changed_block(tiny_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    write_gguf(tiny_model, file, "q8_0")
+    check_gguf(file, tiny_model, "q8_0")
+    tensor = next(t for t in gguf.GGUFReader(str(file)).tensors if t.name == "blk.1.ffn_down.weight")
+    data = bytearray(file.read_bytes())
+    start = int(tensor.data_offset)
+    for place in range(start + 2, start + 34):
+        data[place] ^= 0x40
+    file.write_bytes(data)
+    with pytest.raises(ModelError, match=r"blk\.1\.ffn_down"):
+        check_gguf(file, tiny_model, "q8_0")
+
+
+def test_the_vocabulary_is_the_tokenizers(tiny_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    limits = write_gguf(tiny_model, file, "f16")
+    assert len(limits) == 1  # llama.cpp does not know the embedded tokenizer's way of cutting words
+    fields = gguf.GGUFReader(str(file)).fields
+    content = json.loads((tiny_model / "tokenizer.json").read_text("utf-8"))
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    assert len(tokens) == 4096
+    for token, index in list(content["model"]["vocab"].items())[::97]:
+        assert tokens[index] == token
+    assert tokens[fields["tokenizer.ggml.eot_token_id"].contents()] == "<|end|>"
+    assert len(fields["tokenizer.ggml.merges"].contents()) == len(content["model"]["merges"])
+    assert "<|assistant|>" in fields["tokenizer.chat_template"].contents()
+
+
+def test_a_byte_fallback_tokenizer_gets_scores_in_the_order_of_its_merges(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "spm"
+    shutil.copytree(tiny_model, folder)
+    vocab = {"<unk>": 0, "<0x41>": 1, "a": 2, "b": 3, "c": 4, "ab": 5, "abc": 6, "bc": 7}
+    content = {"model": {"type": "BPE", "byte_fallback": True, "vocab": vocab,
+                         "merges": [["b", "c"], ["a", "b"], ["ab", "c"], ["a", "bc"]]},
+               "added_tokens": [{"id": 8, "content": "<|end|>", "special": True}]}  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(content), "utf-8")
+    file = tmp_path / "model.gguf"
+    assert write_gguf(folder, file, "f16") == []
+    fields = gguf.GGUFReader(str(file)).fields
+    scores = fields["tokenizer.ggml.scores"].contents()
+    assert scores[7] > scores[5] > scores[6]  # bc before ab before abc
+    types = fields["tokenizer.ggml.token_type"].contents()
+    assert types[:3] == [2, 6, 1]  # unknown, byte, normal
+    assert types[8] == 3
+
+
+def test_long_rope_keeps_its_factors(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "long"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config |= {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
+    config["rope_parameters"] = {
+        "rope_type": "longrope", "rope_theta": 10000.0, "long_factor": [2.0] * 16, "short_factor": [1.5] * 16,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    write_gguf(folder, tmp_path / "m.gguf", "f16")
+    reader = gguf.GGUFReader(str(tmp_path / "m.gguf"))
+    stored = {t.name: t for t in reader.tensors}
+    assert np.allclose(stored["rope_factors_long.weight"].data, 2.0)
+    # sqrt(1 + ln 32 / ln 4096), the figure of Phi-3.5-mini
+    assert reader.fields["phi3.rope.scaling.attn_factor"].contents() == pytest.approx(1.19024, abs=1e-5)
+
+
+def test_a_run_is_exported_with_its_gate_folded_in(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    so8t = {"alpha_start": 0.5, "init_std": 0.3}
+    run = RunDirectory.create(
+        tiny_config(so8t=so8t, training={"learning_rate": 0.02}, model={"quantization": "none"}),
+        tmp_path / "run",
+    )
+    assert run_training(run, handle_signals=False) == 0
+    file = tmp_path / "model.gguf"
+    command = [sys.executable, "-m", "so8t_engine.cli", "export", str(run.path), "--gguf", "f16"]
+    done = subprocess.run(
+        [*command, "--out", str(file), "--json"],
+        capture_output=True, text=True, check=False, timeout=300, env=os.environ | {"SO8T_LANG": "en"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["check"]["max_relative"] < 5e-4
+    from so8t_engine.model.finished import load_finished
+    from so8t_engine.so8t.bake import gated_logits
+
+    finished = load_finished(run.final, run.config(), compute_dtype="float32", on_card=False)
+    gated = gated_logits(finished.peft, finished.so8t, IDS, finished.placement)
+    again = _logits(
+        AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype=torch.float32)
+    )
+    assert (again - gated).abs().max() < 5e-3 * gated.abs().max()
+    twice = subprocess.run(
+        [*command, "--out", str(file)], capture_output=True, text=True, check=False, timeout=300,
+        env=os.environ | {"SO8T_LANG": "en"},
+    )  # fmt: skip
+    assert twice.returncode == 1
+    assert [p.name for p in tmp_path.iterdir() if "export" in p.name] == []
+
+
+def test_q4_k_m_without_llama_quantize_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SO8TError, match="llama-quantize"):
+        export_run(tmp_path, "q4_k_m", None, untie=False, console=Console(stderr=True))
