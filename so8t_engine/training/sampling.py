@@ -1,4 +1,4 @@
-"""Memory readings at 1 Hz from a thread of the trainer: allocator, card (NVML), process."""
+"""Memory readings at 2 Hz from a thread of the trainer: allocator, card (NVML), process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from so8t_engine.training.events import Event, MemoryEvent, WarningEvent
 
 log = logging.getLogger(__name__)
 
-PERIOD_S = 1.0
+PERIOD_S = 0.5
 #: Degrees Celsius, and part of the card's memory, from which on a person is told.
 HOT_C, FULL = 75.0, 0.95
 
@@ -44,6 +44,9 @@ def memory_event(on_card: bool) -> MemoryEvent:
         temperature_c=device.temperature_c if isinstance(device, NvmlReading) else None,
         utilisation=device.utilisation if isinstance(device, NvmlReading) else None,
         power_w=device.power_w if isinstance(device, NvmlReading) else None,
+        throttled=list(device.throttled)
+        if isinstance(device, NvmlReading) and device.throttled is not None
+        else None,
     )
 
 
@@ -79,7 +82,7 @@ class CardWarnings:
 
 
 class MemorySampler:
-    """Emits a `MemoryEvent` each second until closed."""
+    """Emits a `MemoryEvent` twice a second until closed."""
 
     def __init__(self, emit: Callable[[Event], object], on_card: bool) -> None:
         self._emit = emit
