@@ -63,7 +63,7 @@ def gate_forward(
         value, here, valid = following, at, inside
         if ROUNDS > 1:
             token += TOKENS
-            at += (blocks * 8).to(tl.int64) * TOKENS
+            at += TOKENS * 8 * blocks
             inside = (token[:, None] < tokens) & (unit[None, :] < blocks * 8)
             following = tl.load(hidden_ptr + at, mask=inside & (turn + 1 < ROUNDS), other=0.0)
         parts = tl.reshape(value.to(tl.float32), (TOKENS, BLOCKS, 1, 8))
@@ -106,7 +106,7 @@ def gate_backward(
         value, hidden, here, valid = next_grad, next_hidden, at, inside
         if ROUNDS > 1:
             token += TOKENS
-            at += (blocks * 8).to(tl.int64) * TOKENS
+            at += TOKENS * 8 * blocks
             inside = (token[:, None] < tokens) & (unit[None, :] < blocks * 8)
             wanted = inside & (turn + 1 < ROUNDS)
             next_grad = tl.load(grad_ptr + at, mask=wanted, other=0.0)

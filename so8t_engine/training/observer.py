@@ -182,12 +182,13 @@ class StepObserver:
         if every and state.global_step % every == 0 and not last and not control.ending:
             best = self._is_best(state.global_step, self._evaluate(state.global_step))
         self._asked |= control.take_checkpoint_request()
+        due = self.saver.due(state.global_step) and not last
         if best and self._config.checkpoints.keep_best:
             self.save(trainer, "best", wait=False)
         elif not self.saver.busy:  # otherwise at the next boundary: training does not wait for a disk
             if self._asked:
                 self.save(trainer, "asked", wait=False)
-            elif self.saver.due(state.global_step) and not last:
+            elif due:
                 self.save(trainer, "due", wait=False)
         control.wait_while_paused(lambda: self.save(trainer, "asked"))
         control.check()
