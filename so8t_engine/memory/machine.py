@@ -6,8 +6,6 @@ import os
 import sys
 from dataclasses import dataclass
 
-import psutil
-
 from so8t_engine.config import Config
 from so8t_engine.memory.calibration import Calibration, calibration_for
 from so8t_engine.memory.nvml import NvmlReading, card_capability, read_memory
@@ -68,6 +66,8 @@ def this_machine(on_cpu: bool = False) -> Machine:
 
 def free_system_memory() -> int:
     """Bytes of system memory that are free for a run."""
+    import psutil
+
     return int(psutil.virtual_memory().available)
 
 
