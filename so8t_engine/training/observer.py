@@ -237,11 +237,9 @@ class StepObserver:
         """
         control = self._control
         before = control.state
-        visible = before in {State.RUNNING, State.PAUSED}
         self._asked = False
         self.saver.wait()
-        if visible:
-            control.move(State.SAVING, reason)
+        visible = control.move_if({before} & {State.RUNNING, State.PAUSED}, State.SAVING, reason)
         try:
             began = time.perf_counter()
             snapshot = trainer.snapshot(self.progress())
@@ -251,5 +249,5 @@ class StepObserver:
             self.saver.start(snapshot, reason)
             return True
         finally:
-            if visible and control.is_(State.SAVING):
-                control.move(before)
+            if visible:
+                control.move_if({State.SAVING}, before)

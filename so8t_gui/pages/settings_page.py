@@ -6,9 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QEvent, Qt, QTimer, Signal
-from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QMessageBox, QScrollArea, QVBoxLayout, QWidget
+import yaml
+from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
+from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtWidgets import (
+    QAbstractSpinBox,
+    QFileDialog,
+    QFrame,
+    QHBoxLayout,
+    QLineEdit,
+    QMessageBox,
+    QScrollArea,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from so8t_engine.config import Config, FieldProblem, load_config, preset_paths, validate_config
 from so8t_engine.errors import ConfigError, ModelError
@@ -26,6 +38,8 @@ from so8t_gui.forms.panels import CommandCard, HelpCard
 from so8t_gui.forms.probe_runner import ProbeRunner
 from so8t_gui.forms.row import plain_label
 from so8t_gui.forms.toolbar import SettingsToolbar
+from so8t_gui.forms.undo import UndoHistory
+from so8t_gui.forms.yaml_view import YamlView
 from so8t_gui.models.known_rows import KnownRows
 
 DEBOUNCE_MS = 120
@@ -50,6 +64,7 @@ class SettingsPage(QWidget):
         self._base: Config | None = None
         self._source = ""
         self._locked = False
+        self._steps = UndoHistory()
         self._timer = QTimer(self, singleShot=True, interval=DEBOUNCE_MS)
         self._timer.timeout.connect(self._check)
         self._build()
@@ -64,6 +79,7 @@ class SettingsPage(QWidget):
         self.message.hide()
         self.form = ConfigForm()
         self.form_scroll = QScrollArea()
+        self.form_scroll.setAccessibleName(_("Settings"))
         self.form_scroll.setWidgetResizable(True)
         self.form_scroll.setFrameShape(QFrame.Shape.NoFrame)
         self.form_scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -79,6 +95,7 @@ class SettingsPage(QWidget):
             column.addWidget(card)
         column.addStretch(1)
         self.side = QScrollArea()
+        self.side.setAccessibleName(_("Memory, help and preview"))
         self.side.setWidgetResizable(True)
         self.side.setFrameShape(QFrame.Shape.NoFrame)
         self.side.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -86,7 +103,11 @@ class SettingsPage(QWidget):
         self.side.setFixedWidth(max(colours.wanted_width(self, 42), 280))
         middle = QHBoxLayout()
         middle.setSpacing(10)
-        middle.addWidget(self.form_scroll, 1)
+        self.yaml = YamlView()
+        self.stack = QStackedWidget()
+        self.stack.addWidget(self.form_scroll)
+        self.stack.addWidget(self.yaml)
+        middle.addWidget(self.stack, 1)
         middle.addWidget(self.side)
         page = QVBoxLayout(self)
         page.setContentsMargins(12, 12, 12, 12)
@@ -109,7 +130,59 @@ class SettingsPage(QWidget):
         self.toolbar.save_clicked.connect(self._choose_and_save)
         self.toolbar.search_changed.connect(self.form.set_search)
         self.toolbar.all_toggled.connect(self.form.set_all)
+        self.toolbar.changed_toggled.connect(self.form.set_changed_only)
+        self.toolbar.yaml_toggled.connect(self._show_text)
+        self.toolbar.undo_clicked.connect(lambda: self._go(self._steps.undo()))
+        self.toolbar.redo_clicked.connect(lambda: self._go(self._steps.redo()))
+        self.yaml.parsed.connect(self._take_text)
+        for key, button in (
+            (QKeySequence.StandardKey.Undo, self.toolbar.undo),
+            (QKeySequence.StandardKey.Redo, self.toolbar.redo),
+        ):
+            QShortcut(QKeySequence(key), self.form, button.click).setContext(
+                Qt.ShortcutContext.WidgetWithChildrenShortcut
+            )
+        # A spin box asks its own line edit when that one has declined.
+        for field in (*self.form.findChildren(QLineEdit), *self.form.findChildren(QAbstractSpinBox)):
+            field.installEventFilter(self)
         self._colour()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Ctrl+Z in a field goes back in the form as a whole, not letter by letter in that field."""
+        if event.type() is QEvent.Type.ShortcutOverride and isinstance(event, QKeyEvent):
+            undo, redo = QKeySequence.StandardKey.Undo, QKeySequence.StandardKey.Redo
+            if event.matches(undo) or event.matches(redo):
+                event.ignore()
+                return True
+        return False
+
+    def _show_text(self, text: bool) -> None:
+        """The form or the text; leaving a wrong text leaves the form as it was before the fault."""
+        self._flush()
+        if text and self._config is not None:
+            self.yaml.show_config(self._config)
+        elif text:
+            values = {name: value for name, value in self.form.values().items() if value is not None}
+            self.yaml.set_text(yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
+            self.yaml.check()
+        else:
+            self.yaml.flush()
+            self.yaml.forget_fault()
+        self.stack.setCurrentIndex(1 if text else 0)
+        self.toolbar.show_text(text)
+
+    def _take_text(self, config: Config) -> None:
+        if not self._locked:
+            self.form.set_values(config.model_dump())
+            self._check()
+
+    def _go(self, values: dict[str, Any] | None) -> None:
+        """To another state of the form, by undo or redo."""
+        if values is not None:
+            self.form.set_values(values)
+            self._check()
+            if self.toolbar.yaml.isChecked() and self._config is not None:
+                self.yaml.show_config(self._config)
 
     # What the rest of the window uses.
 
@@ -133,6 +206,7 @@ class SettingsPage(QWidget):
             self.probe.cancel()  # the run needs the memory
         self._locked = locked
         self.form.set_locked(locked)
+        self.yaml.set_locked(locked)
         self.toolbar.set_locked(locked)
         self.budget.apply.setEnabled(not locked)
         self.budget.others.setEnabled(not locked)
@@ -149,6 +223,8 @@ class SettingsPage(QWidget):
         self._flush()
         if self._locked:
             return False, _("A run is live already.")
+        if self.toolbar.yaml.isChecked() and self.yaml.error is not None:
+            return False, str(self.yaml.error)
         if self._config is None:
             first = self._problems[0]
             return False, f"{first.sentence} {first.mend}".strip()
@@ -163,6 +239,17 @@ class SettingsPage(QWidget):
         """Whether the form differs from what was last loaded, saved or set."""
         self._flush()
         return self._config is None or self._config != self._base
+
+    def go_to(self, path: str) -> None:
+        """Show one setting and put the keyboard into it."""
+        self.toolbar.yaml.setChecked(False)
+        self.toolbar.changed.setChecked(False)
+        self.toolbar.search.clear()
+        row = self.form.rows[path]
+        if not self.form.is_shown(row):
+            self.toolbar.all.setChecked(True)
+        row.editor.setFocus()
+        self.form_scroll.ensureWidgetVisible(row)
 
     def apply_changes(self, changes: Mapping[str, Any]) -> None:
         """Put dotted settings into the form, as a suggestion's button does."""
@@ -236,11 +323,14 @@ class SettingsPage(QWidget):
         self.message.hide()
         self.form.set_values(config.model_dump())
         self._check()
+        if self.toolbar.yaml.isChecked():
+            self.yaml.show_config(config)
 
     def _on_edited(self) -> None:
         self._timer.start()
 
     def _flush(self) -> None:
+        self.yaml.flush()
         if self._timer.isActive():
             self._check()
 
@@ -248,7 +338,10 @@ class SettingsPage(QWidget):
         """Validate the form, estimate, and tell the others if the outcome has changed."""
         self._timer.stop()
         before = self._config
-        result = validate_config(self.form.values())
+        values = self.form.values()
+        self._steps.push(values)
+        self.toolbar.show_steps((self._steps.can_undo, self._steps.can_redo))
+        result = validate_config(values)
         if isinstance(result, Config):
             self._config, self._problems = result, []
         else:
