@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QCoreApplication, QEvent, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QKeySequence, QShowEvent
@@ -27,6 +27,7 @@ from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.icons import icon, program_icon
 from so8t_gui.models.history import summarise
 from so8t_gui.models.known_rows import KnownRows
+from so8t_gui.notification import notify
 from so8t_gui.page_stack import PageSpec, PageStack
 from so8t_gui.pages.about_page import AboutPage
 from so8t_gui.pages.history_page import HistoryPage
@@ -38,6 +39,9 @@ from so8t_gui.start_up import StartUp
 from so8t_gui.widgets.autostart_action import AutostartAction
 from so8t_gui.widgets.card_label import CardLabel
 from so8t_gui.widgets.close_dialogs import CloseChoice, EndingDialog, ask_before_closing
+
+if TYPE_CHECKING:
+    from so8t_gui.pipeline_controller import PipelineController
 
 
 class MainWindow(QMainWindow):
@@ -63,6 +67,7 @@ class MainWindow(QMainWindow):
         self.start_up = StartUp(self)
         self._asking = False
         self._sure = False
+        self.pipeline: PipelineController | None = None
         self.setWindowIcon(program_icon())
         self.setMinimumSize(960, 620)
         self.resize(1280, 800)
@@ -98,6 +103,7 @@ class MainWindow(QMainWindow):
             PageSpec("run", _("Run"), self._make_run_page),
             PageSpec("settings", _("Settings"), self._make_settings_page),
             PageSpec("history", _("History"), self._make_history_page),
+            PageSpec("pipeline", _("Pipeline"), self._make_pipeline_page),
             PageSpec("about", _("About"), AboutPage),
         ]
 
@@ -121,6 +127,22 @@ class MainWindow(QMainWindow):
         page.resume_asked.connect(self.resume)
         page.duplicate_asked.connect(self.duplicate)
         return page
+
+    def _make_pipeline_page(self) -> QWidget:
+        # Here, not above: a window that trains needs none of the eight steps.
+        from so8t_gui.pages.pipeline_page import PipelinePage
+        from so8t_gui.pipeline_controller import PipelineController
+
+        if self.pipeline is None:
+            self.pipeline = PipelineController(self)
+            self.pipeline.ended.connect(self._on_pipeline_end)
+        return PipelinePage(self.pipeline)
+
+    def _on_pipeline_end(self, status: str) -> None:
+        """Tell a person who looks elsewhere."""
+        assert self.pipeline is not None
+        if self.pipeline.unattended:
+            notify(self, status)
 
     @property
     def run_page(self) -> RunPage:
@@ -264,6 +286,8 @@ class MainWindow(QMainWindow):
             self.history_page.shut_down()
         if self.pages.is_built("settings"):
             self.settings_page.shut_down()
+        if self.pages.is_built("pipeline"):
+            self.pages.page("pipeline").disconnect_controller()  # type: ignore[attr-defined]
 
     def _restore(self, kept: dict[str, Any]) -> None:
         """Show again what was shown before `_take_down`."""
@@ -399,6 +423,8 @@ class MainWindow(QMainWindow):
         self.preferences.geometry = self.saveGeometry()
         self.start_up.shut_down()
         self._shut_pages_down()
+        if self.pipeline is not None:
+            self.pipeline.shut_down()
         event.accept()
         self.closed.emit()
 

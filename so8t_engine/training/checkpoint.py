@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -201,10 +202,7 @@ def read_verified(path: Path, keep: Collection[str] | None = None) -> dict[str, 
     except FileNotFoundError as error:
         raise RunError(_("%(path)s is missing.") % {"path": str(error.filename or path)}) from error
     except OSError as error:
-        raise RunError(
-            _("%(path)s cannot be read: %(reason)s.")
-            % {"path": str(error.filename or path), "reason": error.strerror or str(error)}
-        ) from error
+        raise _unreadable(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(_("%(path)s is not a complete checkpoint.") % {"path": str(path)}) from error
     return found
@@ -225,10 +223,27 @@ def _manifest(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Published checkpoints, the oldest first."""
-    names = {path.name for path in folder.glob("step-*") if path.is_dir()}
-    names |= {path.name[1 : -len(_ASIDE)] for path in folder.glob(f".step-*{_ASIDE}")}
-    return [standing(folder / name) for name in sorted(names) if _STEP.match(name)]
+    """Published checkpoints, the oldest first. Raises `RunError` where the folder cannot be read."""
+
+    def names() -> set[str]:
+        with os.scandir(folder) as entries:
+            found = [entry.name for entry in entries if entry.is_dir()]
+        aside = {name[1 : -len(_ASIDE)] for name in found if name.startswith(".") and name.endswith(_ASIDE)}
+        return {name for name in {*found, *aside} if _STEP.match(name)}
+
+    try:
+        return [standing(folder / name) for name in sorted(files.with_patience(names))]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> RunError:
+    return RunError(
+        _("%(path)s cannot be read: %(reason)s.")
+        % {"path": str(error.filename or path), "reason": error.strerror or str(error)}
+    )
 
 
 def step_of(path: Path) -> int:

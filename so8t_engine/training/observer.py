@@ -182,12 +182,13 @@ class StepObserver:
         if every and state.global_step % every == 0 and not last and not control.ending:
             best = self._is_best(state.global_step, self._evaluate(state.global_step))
         self._asked |= control.take_checkpoint_request()
+        due = self.saver.due(state.global_step) and not last
         if best and self._config.checkpoints.keep_best:
             self.save(trainer, "best", wait=False)
         elif not self.saver.busy:  # otherwise at the next boundary: training does not wait for a disk
             if self._asked:
                 self.save(trainer, "asked", wait=False)
-            elif self.saver.due(state.global_step) and not last:
+            elif due:
                 self.save(trainer, "due", wait=False)
         control.wait_while_paused(lambda: self.save(trainer, "asked"))
         control.check()
@@ -236,11 +237,9 @@ class StepObserver:
         """
         control = self._control
         before = control.state
-        visible = before in {State.RUNNING, State.PAUSED}
         self._asked = False
         self.saver.wait()
-        if visible:
-            control.move(State.SAVING, reason)
+        visible = control.move_if({before} & {State.RUNNING, State.PAUSED}, State.SAVING, reason)
         try:
             began = time.perf_counter()
             snapshot = trainer.snapshot(self.progress())
@@ -250,5 +249,5 @@ class StepObserver:
             self.saver.start(snapshot, reason)
             return True
         finally:
-            if visible and control.is_(State.SAVING):
-                control.move(before)
+            if visible:
+                control.move_if({State.SAVING}, before)

@@ -91,23 +91,15 @@ def run_training(
     finally:
         if restore is not None:
             restore()
-    final_state = {
-        "finished": State.FINISHED,
-        "stopped": State.STOPPED,
-        "aborted": State.ABORTED,
-        "failed": State.FAILED,
-    }[outcome.status]
-    control.move(final_state, outcome.reason if outcome.status == "failed" else "")
-    control.emit(
-        EndEvent(
-            status=outcome.status,
-            step=outcome.step,
-            seconds=time.monotonic() - began,
-            summary=outcome.summary,
-        )
+    end = EndEvent(
+        status=outcome.status,
+        step=outcome.step,
+        seconds=time.monotonic() - began,
+        summary=outcome.summary,
     )
+    status = control.finish(end, outcome.reason)
     control.close()
-    return 1 if outcome.status == "failed" else 0
+    return 1 if status == "failed" else 0
 
 
 class _Outcome:
@@ -174,8 +166,7 @@ def _train_prepared(
     facts = {"steps": total, "resumed_from": str(loaded.path) if loaded else ""}
     control.emit(InfoEvent(facts=prepared.facts | facts | predicted))
     control.check_loading()
-    if control.is_(State.LOADING):
-        control.move(State.RUNNING)
+    control.move_if({State.LOADING}, State.RUNNING)
     if loaded is None:
         observer.rotation(0)
         held_out.before()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import PySide6
@@ -17,8 +18,10 @@ PACKAGES = ("so8t-control-panel", "torch", "transformers", "peft", "bitsandbytes
 MISSING_TEXT = "—"
 
 
+@cache
 def _version(name: str) -> str:
-    # Read from the installed metadata: importing torch here would cost seconds and memory.
+    # Read from the installed metadata: importing torch here would cost seconds and memory. Cached: each look
+    # builds an index of all installed packages, which the library keeps.
     try:
         return version(name)
     except PackageNotFoundError:

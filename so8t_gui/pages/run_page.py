@@ -156,7 +156,10 @@ class RunPage(QWidget):
         box.setText(title)
         box.setInformativeText(text)
         accept = box.addButton(yes, QMessageBox.ButtonRole.DestructiveRole)
-        box.addButton(_("Cancel"), QMessageBox.ButtonRole.RejectRole)
+        cancel = box.addButton(_("Cancel"), QMessageBox.ButtonRole.RejectRole)
+        # Return must not lose work.
+        box.setDefaultButton(cancel)
+        box.setEscapeButton(cancel)
         box.exec()
         chosen = box.clickedButton() is accept
         box.deleteLater()
