@@ -28,8 +28,10 @@ from so8t_gui.icons import icon, program_icon
 from so8t_gui.models.history import summarise
 from so8t_gui.models.known_rows import KnownRows
 from so8t_gui.notification import notify
+from so8t_gui.notifier import Notifier
 from so8t_gui.page_stack import PageSpec, PageStack
 from so8t_gui.pages.about_page import AboutPage
+from so8t_gui.pages.doctor_page import DoctorPage
 from so8t_gui.pages.history_page import HistoryPage
 from so8t_gui.pages.run_page import RunPage
 from so8t_gui.pages.settings_page import SettingsPage
@@ -39,6 +41,7 @@ from so8t_gui.start_up import StartUp
 from so8t_gui.widgets.autostart_action import AutostartAction
 from so8t_gui.widgets.card_label import CardLabel
 from so8t_gui.widgets.close_dialogs import CloseChoice, EndingDialog, ask_before_closing
+from so8t_gui.widgets.palette import CommandPalette, Entry, menu_entries
 
 if TYPE_CHECKING:
     from so8t_gui.pipeline_controller import PipelineController
@@ -65,6 +68,8 @@ class MainWindow(QMainWindow):
         self._history_folder = Path(config.run.directory)
         self._ending: EndingDialog | None = None
         self.start_up = StartUp(self)
+        self.notifier = Notifier(self, self.controller, preferences)
+        self.notifier.alarmed.connect(lambda *words: self.run_page.show_alarm(*words))
         self._asking = False
         self._sure = False
         self.pipeline: PipelineController | None = None
@@ -104,6 +109,7 @@ class MainWindow(QMainWindow):
             PageSpec("settings", _("Settings"), self._make_settings_page),
             PageSpec("history", _("History"), self._make_history_page),
             PageSpec("pipeline", _("Pipeline"), self._make_pipeline_page),
+            PageSpec("doctor", _("Doctor"), lambda: DoctorPage(self._history_folder)),
             PageSpec("about", _("About"), AboutPage),
         ]
 
@@ -208,6 +214,34 @@ class MainWindow(QMainWindow):
         names = {key: _(name) for key, name in theme.THEMES.items()}
         self._choices(themes, names, self.theme_choice, self.change_theme)
         self._action(view, _("&Full screen"), "F11", self._toggle_full_screen)
+        view.addSeparator()
+        for text, name in (
+            (_("&Notify outside the window"), "notify"),
+            (_("Keep the computer &awake during runs"), "keep_awake"),
+        ):
+            choice = QAction(text, view, checkable=True)
+            choice.setChecked(getattr(self.preferences, name))
+            choice.toggled.connect(lambda on, n=name: setattr(self.preferences, n, on))
+            view.addAction(choice)
+        about = bar.addMenu(_("&Help"))
+        self._action(about, _("&Commands…"), "Ctrl+Shift+P", self.show_palette)
+        self._action(about, _("&Keys"), "F1", lambda: self.show_page("about"))
+        self._action(about, _("&Doctor"), "", lambda: self.show_page("doctor"))
+
+    def show_palette(self) -> None:
+        """Everything that can be done, found by typing."""
+        entries = [*menu_entries(self.menuBar())]
+        for command, button in self.run_page.controls.buttons.items():
+            if button.isEnabled():
+                entries.append(Entry(button.text(), lambda c=command: self.run_page.ask(c)))  # type: ignore[misc]
+        for path, row in self.settings_page.form.rows.items():
+            title = _("Setting: %(name)s") % {"name": row.title.text()}
+            entries.append(Entry(title, lambda p=path: self._go_to_setting(p), also=path))  # type: ignore[misc]
+        CommandPalette(entries, self).open()
+
+    def _go_to_setting(self, path: str) -> None:
+        self.show_page("settings")
+        self.settings_page.go_to(path)
 
     def _action(self, menu: Any, text: str, keys: str, slot: Any) -> QAction:  # noqa: ANN401
         action = QAction(text, self)
@@ -286,6 +320,9 @@ class MainWindow(QMainWindow):
             self.history_page.shut_down()
         if self.pages.is_built("settings"):
             self.settings_page.shut_down()
+        doctor = self.pages.page("doctor") if self.pages.is_built("doctor") else None
+        if isinstance(doctor, DoctorPage):
+            doctor.shut_down()
         if self.pages.is_built("pipeline"):
             self.pages.page("pipeline").disconnect_controller()  # type: ignore[attr-defined]
 
@@ -422,6 +459,7 @@ class MainWindow(QMainWindow):
             return
         self.preferences.geometry = self.saveGeometry()
         self.start_up.shut_down()
+        self.notifier.shut_down()
         self._shut_pages_down()
         if self.pipeline is not None:
             self.pipeline.shut_down()

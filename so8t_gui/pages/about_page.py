@@ -39,7 +39,9 @@ def _label(text: str, name: str = "") -> QLabel:
 def shortcuts() -> list[tuple[str, str]]:
     """Keys and what they do, translated."""
     return [
-        ("Ctrl+1 … Ctrl+4", _("Go to a page")),
+        ("Ctrl+1 … Ctrl+9", _("Go to a page")),
+        ("Ctrl+Shift+P", _("Find any command, page or setting")),
+        ("F1", _("This list of keys")),
         ("Ctrl+Return", _("Start a run")),
         ("Ctrl+P", _("Pause or resume")),
         ("Ctrl+S", _("Checkpoint now")),
@@ -50,6 +52,12 @@ def shortcuts() -> list[tuple[str, str]]:
         ("F5", _("Refresh the history")),
         ("F11", _("Full screen")),
         ("Ctrl+Q", _("Quit")),
+        ("Ctrl++  Ctrl+-  Ctrl+0", _("Charts: zoom in, zoom out, show everything")),
+        ("Ctrl+Shift+←  Ctrl+Shift+→", _("Charts: earlier, later")),
+        ("Ctrl+,  Ctrl+;", _("Charts: move the cursor by a step")),
+        ("Ctrl+Shift+R", _("Charts: mark a region")),
+        ("Ctrl+Z  Ctrl+Shift+Z", _("Settings: undo, redo")),
+        ("Ctrl+F", _("Settings: search")),
     ]
 
 
