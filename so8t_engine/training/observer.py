@@ -151,7 +151,10 @@ class StepObserver:
         file = self._run.rotations / f"step-{step:08d}.safetensors"
         name: str | None = file.relative_to(self._run.path).as_posix()
         data = serialise(
-            {"r_safe": rotations.safe_B88.cpu().contiguous(), "r_cmd": rotations.cmd_B88.cpu().contiguous()}
+            {
+                "r_safe": rotations.safe_B88.cpu().contiguous().contiguous(),
+                "r_cmd": rotations.cmd_B88.cpu().contiguous().contiguous(),
+            }
         )
         try:
             write_bytes_atomically(file, data)

@@ -31,6 +31,13 @@ from so8t_gui.widgets.message_bar import MessageBar
 READ_EVERY_MS = 10
 
 
+class _Spread(LineChart):
+    """A histogram: the value of its last bin says nothing."""
+
+    def _value_text(self, one: Series, value: float | None) -> str:
+        return ""
+
+
 class InspectPage(QWidget):
     """Opens a run folder, a snapshot or a soul.safetensors; a second one can be laid over it."""
 
@@ -105,8 +112,8 @@ class InspectPage(QWidget):
     def _make_charts(self) -> QGridLayout:
         s = theme.current().series
         self.map = BlockMap(_("All blocks"))
-        self.commutator = LineChart(_("Commutator, share of blocks"))
-        self.angles = LineChart(_("Eigen-angles of M, share of planes"))
+        self.commutator = _Spread(_("Commutator, share of blocks"))
+        self.angles = _Spread(_("Eigen-angles of M, share of planes"))
         self.travel = LineChart(_("Drift of M from the start, and the commutator"))
         for chart, label in ((self.commutator, _("commutator")), (self.angles, _("angle / π"))):
             chart.set_x("value", label)

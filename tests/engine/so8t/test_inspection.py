@@ -63,7 +63,8 @@ def test_a_soul_file_and_a_snapshot_give_the_adapters_rotations(tmp_path: Path) 
     )
     snapshot = tmp_path / "rotations" / "step-00000012.safetensors"
     snapshot.parent.mkdir()
-    save_file({"r_safe": built.safe_B88.detach(), "r_cmd": built.cmd_B88.detach()}, snapshot)
+    pair = {"r_safe": built.safe_B88.detach(), "r_cmd": built.cmd_B88.detach()}
+    save_file({name: value.contiguous() for name, value in pair.items()}, snapshot)
     for path, step in ((tmp_path / "soul.safetensors", 7), (snapshot, 12)):
         found = load_rotations(path)
         assert found.step == step
