@@ -152,8 +152,8 @@ class StepObserver:
         name: str | None = file.relative_to(self._run.path).as_posix()
         data = serialise(
             {
-                "r_safe": rotations.safe_B88.cpu().contiguous().contiguous(),
-                "r_cmd": rotations.cmd_B88.cpu().contiguous().contiguous(),
+                "r_safe": rotations.safe_B88.cpu().contiguous(),
+                "r_cmd": rotations.cmd_B88.cpu().contiguous(),
             }
         )
         try:
