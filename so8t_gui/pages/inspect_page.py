@@ -128,9 +128,10 @@ class InspectPage(QWidget):
         grid = QGridLayout()
         grid.setSpacing(8)
         grid.addWidget(self.map, 0, 0, 3, 1)
-        for row, chart in enumerate((self.commutator, self.angles, self.travel)):
-            grid.addWidget(chart, row, 1)
-            chart.setMinimumHeight(150)
+        charts: list[LineChart] = [self.commutator, self.angles, self.travel]
+        for row, one in enumerate(charts):
+            grid.addWidget(one, row, 1)
+            one.setMinimumHeight(150)
             grid.setRowStretch(row, 1)
         grid.setColumnStretch(0, 1)
         grid.setColumnStretch(1, 1)
