@@ -243,6 +243,19 @@ def autostart(
         sys.stdout.write(text)
 
 
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Option("--runs", help="where runs are written")] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Is this computer ready: card, driver, memory, disk, versions, each with its mend."""
+    from so8t_engine.doctor import report
+
+    status, text, result = report(folder)
+    _print_result(text, result, as_json)
+    raise typer.Exit(status)
+
+
 bench = typer.Typer(no_args_is_help=True, help="Benchmarks, by hand on a quiet machine")
 app.add_typer(bench, name="bench")
 

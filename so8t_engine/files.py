@@ -6,6 +6,7 @@ after the other.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -89,7 +90,8 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder as well as can be; what resists stays."""
-    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # rmtree lets some errors of closing through
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def exchange(one: Path, other: Path) -> bool:

@@ -9,6 +9,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +20,7 @@ from so8t_engine.config import Config, load_config
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import LANGUAGES, _, set_language
 from so8t_gui import theme
+from so8t_gui.crash_report import write_crash_report
 from so8t_gui.main_window import MainWindow
 from so8t_gui.preferences import Preferences
 
@@ -37,7 +39,16 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--screenshot-dir", type=Path, metavar="DIR", help=_("save a picture of every page, then go on")
     )
+    parser.add_argument("--version", action="version", version=f"so8t-control-panel {program_version()}")
     return parser.parse_args(argv)
+
+
+def program_version() -> str:
+    """The installed version; ``unknown`` in a copy that was never installed."""
+    try:
+        return version("so8t-control-panel")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def make_application(arguments: Sequence[str]) -> QApplication:
@@ -85,10 +96,13 @@ def _report_faults(window: MainWindow) -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         traceback.print_exception(kind, error, trace)
+        report = write_crash_report(kind, error, trace)
         window.run_page.message.show_message(
             "error",
             _("A fault in the window: %(reason)s.") % {"reason": f"{kind.__name__}: {error}"},
-            _("The run is not affected. The console shows the details."),
+            _("The run is not affected. The details are in %(path)s.") % {"path": str(report)}
+            if report is not None
+            else _("The run is not affected. The console shows the details."),
         )
 
     sys.excepthook = hook

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QCoreApplication, QEvent, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QKeySequence, QShowEvent
@@ -28,9 +28,12 @@ from so8t_gui.chat_runner import ChatRunner
 from so8t_gui.icons import icon, program_icon
 from so8t_gui.models.history import summarise
 from so8t_gui.models.known_rows import KnownRows
+from so8t_gui.notification import notify
+from so8t_gui.notifier import Notifier
 from so8t_gui.page_stack import PageSpec, PageStack
 from so8t_gui.pages.about_page import AboutPage
 from so8t_gui.pages.chat_page import ChatPage
+from so8t_gui.pages.doctor_page import DoctorPage
 from so8t_gui.pages.history_page import HistoryPage
 from so8t_gui.pages.inspect_page import InspectPage
 from so8t_gui.pages.run_page import RunPage
@@ -41,6 +44,10 @@ from so8t_gui.start_up import StartUp
 from so8t_gui.widgets.autostart_action import AutostartAction
 from so8t_gui.widgets.card_label import CardLabel
 from so8t_gui.widgets.close_dialogs import CloseChoice, EndingDialog, ask_before_closing
+from so8t_gui.widgets.palette import CommandPalette, Entry, menu_entries
+
+if TYPE_CHECKING:
+    from so8t_gui.pipeline_controller import PipelineController
 
 
 class MainWindow(QMainWindow):
@@ -66,8 +73,11 @@ class MainWindow(QMainWindow):
         self.start_up = StartUp(self)
         # Not the page's: the model stays loaded through a change of language or theme.
         self.chat = ChatRunner(self)
+        self.notifier = Notifier(self, self.controller, preferences)
+        self.notifier.alarmed.connect(lambda *words: self.run_page.show_alarm(*words))
         self._asking = False
         self._sure = False
+        self.pipeline: PipelineController | None = None
         self.setWindowIcon(program_icon())
         self.setMinimumSize(960, 620)
         self.resize(1280, 800)
@@ -105,6 +115,8 @@ class MainWindow(QMainWindow):
             PageSpec("history", _("History"), self._make_history_page),
             PageSpec("chat", _("Chat"), self._make_chat_page),
             PageSpec("inspect", _("Inspect"), lambda: InspectPage(self._history_folder)),
+            PageSpec("pipeline", _("Pipeline"), self._make_pipeline_page),
+            PageSpec("doctor", _("Doctor"), lambda: DoctorPage(self._history_folder)),
             PageSpec("about", _("About"), AboutPage),
         ]
 
@@ -143,6 +155,22 @@ class MainWindow(QMainWindow):
         page = self.pages.page("inspect")
         assert isinstance(page, InspectPage)
         return page
+
+    def _make_pipeline_page(self) -> QWidget:
+        # Here, not above: a window that trains needs none of the eight steps.
+        from so8t_gui.pages.pipeline_page import PipelinePage
+        from so8t_gui.pipeline_controller import PipelineController
+
+        if self.pipeline is None:
+            self.pipeline = PipelineController(self)
+            self.pipeline.ended.connect(self._on_pipeline_end)
+        return PipelinePage(self.pipeline)
+
+    def _on_pipeline_end(self, status: str) -> None:
+        """Tell a person who looks elsewhere."""
+        assert self.pipeline is not None
+        if self.pipeline.unattended:
+            notify(self, status)
 
     @property
     def run_page(self) -> RunPage:
@@ -208,6 +236,34 @@ class MainWindow(QMainWindow):
         names = {key: _(name) for key, name in theme.THEMES.items()}
         self._choices(themes, names, self.theme_choice, self.change_theme)
         self._action(view, _("&Full screen"), "F11", self._toggle_full_screen)
+        view.addSeparator()
+        for text, name in (
+            (_("&Notify outside the window"), "notify"),
+            (_("Keep the computer &awake during runs"), "keep_awake"),
+        ):
+            choice = QAction(text, view, checkable=True)
+            choice.setChecked(getattr(self.preferences, name))
+            choice.toggled.connect(lambda on, n=name: setattr(self.preferences, n, on))
+            view.addAction(choice)
+        about = bar.addMenu(_("&Help"))
+        self._action(about, _("&Commands…"), "Ctrl+Shift+P", self.show_palette)
+        self._action(about, _("&Keys"), "F1", lambda: self.show_page("about"))
+        self._action(about, _("&Doctor"), "", lambda: self.show_page("doctor"))
+
+    def show_palette(self) -> None:
+        """Everything that can be done, found by typing."""
+        entries = [*menu_entries(self.menuBar())]
+        for command, button in self.run_page.controls.buttons.items():
+            if button.isEnabled():
+                entries.append(Entry(button.text(), lambda c=command: self.run_page.ask(c)))  # type: ignore[misc]
+        for path, row in self.settings_page.form.rows.items():
+            title = _("Setting: %(name)s") % {"name": row.title.text()}
+            entries.append(Entry(title, lambda p=path: self._go_to_setting(p), also=path))  # type: ignore[misc]
+        CommandPalette(entries, self).open()
+
+    def _go_to_setting(self, path: str) -> None:
+        self.show_page("settings")
+        self.settings_page.go_to(path)
 
     def _action(self, menu: Any, text: str, keys: str, slot: Any) -> QAction:  # noqa: ANN401
         action = QAction(text, self)
@@ -290,6 +346,11 @@ class MainWindow(QMainWindow):
             self.chat_page.shut_down()
         if self.pages.is_built("inspect"):
             self.inspect_page.shut_down()
+        doctor = self.pages.page("doctor") if self.pages.is_built("doctor") else None
+        if isinstance(doctor, DoctorPage):
+            doctor.shut_down()
+        if self.pages.is_built("pipeline"):
+            self.pages.page("pipeline").disconnect_controller()  # type: ignore[attr-defined]
 
     def _restore(self, kept: dict[str, Any]) -> None:
         """Show again what was shown before `_take_down`."""
@@ -428,8 +489,11 @@ class MainWindow(QMainWindow):
             return
         self.preferences.geometry = self.saveGeometry()
         self.start_up.shut_down()
+        self.notifier.shut_down()
         self._shut_pages_down()
         self.chat.unload()
+        if self.pipeline is not None:
+            self.pipeline.shut_down()
         event.accept()
         self.closed.emit()
 

@@ -60,6 +60,24 @@ class Preferences:
         """Ask no more about ``runs``."""
         self._store.setValue("left_alone", sorted(self.left_alone | runs))
 
+    @property
+    def notify(self) -> bool:
+        """Whether the end of a run and alarms are told outside the window."""
+        return self._store.value("notify", "true") != "false"
+
+    @notify.setter
+    def notify(self, on: bool) -> None:
+        self._store.setValue("notify", "true" if on else "false")
+
+    @property
+    def keep_awake(self) -> bool:
+        """Whether the computer stays awake while a run goes on."""
+        return self._store.value("keep_awake", "true") != "false"
+
+    @keep_awake.setter
+    def keep_awake(self, on: bool) -> None:
+        self._store.setValue("keep_awake", "true" if on else "false")
+
     def board(self, name: str) -> dict[str, Any]:
         """How a board of charts was left; empty where it never was."""
         try:

@@ -13,7 +13,13 @@ from PySide6.QtWidgets import QApplication
 from so8t_engine.i18n import N_
 from so8t_engine.paths import resources_dir
 
-THEMES: dict[str, str] = {"system": N_("As the system"), "light": N_("Light"), "dark": N_("Dark")}
+THEMES: dict[str, str] = {
+    "system": N_("As the system"),
+    "light": N_("Light"),
+    "dark": N_("Dark"),
+    "contrast_light": N_("High contrast, light"),
+    "contrast_dark": N_("High contrast, dark"),
+}
 
 # Latin first, then a face with Japanese: a family that lacks a sign falls through to the next.
 FONT_FAMILIES = [
@@ -42,9 +48,13 @@ MONO_FAMILIES = [
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Colours by role; ``series`` are told apart by colour-blind eyes too (Okabe and Ito)."""
+    """Colours by role; ``series`` are told apart by colour-blind eyes too (Okabe and Ito).
+
+    ``base`` is ``light`` or ``dark``: which of two pictures or scales goes with it.
+    """
 
     name: str
+    base: str
     colours: dict[str, str]
     series: list[str]
 
@@ -56,14 +66,14 @@ class Theme:
 
 
 def load_theme(name: str) -> Theme:
-    """``light`` or ``dark`` from the resources."""
+    """One of the themes in the resources."""
     record = json.loads((resources_dir() / "themes" / f"{name}.json").read_text(encoding="utf-8"))
-    return Theme(name, record["colours"], record["series"])
+    return Theme(name, record.get("base", name), record["colours"], record["series"])
 
 
 def resolve(choice: str) -> str:
-    """``light`` or ``dark`` for a choice, which may be ``system``."""
-    if choice in {"light", "dark"}:
+    """The theme for a choice, which may be ``system``."""
+    if choice in THEMES and choice != "system":
         return choice
     return "dark" if QGuiApplication.styleHints().colorScheme() is Qt.ColorScheme.Dark else "light"
 
@@ -115,7 +125,7 @@ def apply(app: QApplication, choice: str) -> Theme:
     app.setPalette(_palette(_current))
     sheet = (resources_dir() / "themes" / "style.qss").read_text(encoding="utf-8")
     icons = (resources_dir() / "icons").as_posix()
-    app.setStyleSheet(Template(sheet).substitute(_current.colours, icons=icons, theme=_current.name))
+    app.setStyleSheet(Template(sheet).substitute(_current.colours, icons=icons, theme=_current.base))
     return _current
 
 

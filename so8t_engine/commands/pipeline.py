@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,13 @@ def run_pipeline(
     pipeline = Pipeline(load_pipeline_config(config_path, list(overrides)))
     if dry_run:
         planned = pipeline.plan(from_, only)
-        return 0, _plan_text(planned), {"work": str(pipeline.work), "steps": [_plan_json(p) for p in planned]}
+        doomed = pipeline.would_delete(planned)
+        result = {
+            "work": str(pipeline.work),
+            "steps": [_plan_json(one) for one in planned],
+            "would_delete": doomed,
+        }
+        return 0, _plan_text(planned) + _doomed_text(doomed), result
     summary = _Summary(console)
     status = pipeline.run(from_, only, summary.take)
     text = _("Pipeline folder: %(path)s") % {"path": str(pipeline.work)} + "\n"
@@ -52,6 +58,15 @@ def _plan_text(planned: Sequence[Planned]) -> str:
         seconds = one.estimate.seconds
         time = "" if seconds is None or one.action in {"skip", "off"} else f"  ~{seconds:.0f} s"
         lines.append(f"{one.number} {one.title}: {actions[one.action]} ({one.reason}){time}")
+    return "\n".join(lines) + "\n"
+
+
+def _doomed_text(doomed: Sequence[Mapping[str, Any]]) -> str:
+    if not doomed:
+        return _("Cleanup would delete nothing now.") + "\n"
+    total = sum(one["bytes"] for one in doomed)
+    lines = [_("Cleanup would delete now (%(size).1f MB):") % {"size": total / 1e6}]
+    lines += [f"  {one['kind']}  {one['bytes'] / 1e6:.1f} MB  {one['path']}" for one in doomed]
     return "\n".join(lines) + "\n"
 
 

@@ -174,7 +174,7 @@ class MemoryConfig(Section):
         le=1024,
     )
     mlp_tile: int = setting(
-        2048,
+        1024,
         N_("MLP tile"),
         N_("Tokens that pass through an MLP at once. Smaller saves memory on long sequences."),
         unit=N_("tokens"),

@@ -52,11 +52,15 @@ class StepContext:
 
     def progress(self, what: str, done: int, of: int | None = None) -> None:
         """Tell how far ``what`` is, and check for a stop. ``what`` is translated and the same throughout."""
+        self.emit_progress(what, done, of)
+        self.check()
+
+    def emit_progress(self, what: str, done: int, of: int | None = None) -> None:
+        """The same without looking for a stop."""
         now = time.monotonic()
         if done in (0, of) or now - self._sent.get(what, 0.0) >= PROGRESS_S:
             self._sent[what] = now
             self.emit(ProgressEvent(what=what, done=done, of=of))
-        self.check()
 
     def warn(self, kind: str, sentence: str, mend: str = "") -> None:
         """Tell something that a person should know; the step goes on."""

@@ -67,6 +67,14 @@ class Pipeline:
             planned.append(one)
         return planned
 
+    def would_delete(self, planned: list[Planned]) -> list[dict[str, Any]]:
+        """What the cleanup step would delete as things stand, with kind, step, path and bytes."""
+        from so8t_engine.pipeline.steps.cleanup import CleanupStep
+
+        on = {one.name for one in planned if one.action != "off"}
+        step = next((step for step in self.steps if isinstance(step, CleanupStep)), None)
+        return step.listing(self.work) if step is not None and step.name in on else []
+
     def plan_step(self, step: Step[Any], running: set[str], forced: bool) -> Planned:
         """What to do about one step, when the steps in ``running`` run before it."""
         number, store = self.names.index(step.name) + 1, self.store(step.name)

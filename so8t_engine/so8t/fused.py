@@ -38,13 +38,13 @@ class Tile(NamedTuple):
         return -(-blocks // self.blocks), -(-tokens // (self.tokens * self.rounds))
 
 
-# The fastest of a sweep at 2,048 × 3,072 (tests/benchmarks/RESULTS.md). In the backward pass a thread holds
-# one block of one token and its 64 sums; more rounds mean fewer partial sums to add up.
+# The fastest of a sweep at 2,048 × 3,072 (tests/benchmarks/RESULTS.md). In the backward pass in float32 a
+# thread holds one block of one token and its 64 sums; in half precision tensor cores hold them.
 FORWARD = Tile(16, 16, 4, 1)
-BACKWARD = Tile(8, 8, 2, 16)
+BACKWARD = Tile(8, 4, 1, 16)
+BACKWARD_HALF = Tile(64, 4, 4, 4)
 REDUCE = Tile(16, 2, 1, 1)  # partial sums at a time, blocks per program
 BUILD_WARPS = (2, 2)  # forward, backward
-EARLY_LAUNCH = False
 
 
 @cache
@@ -83,6 +83,13 @@ def _agrees(device: torch.device) -> bool:
     gated_TH = fused_gate(hidden_TH, total_B88, None, "plain").double()
     wanted_TBi = torch.einsum("bij,tbj->tbi", total_B88.double(), hidden_TH.double().view(3, 4, 8))
     errors.append((gated_TH - wanted_TBi.reshape(3, 32)).abs().max() / 10)
+    # The kernel for half precision is another one; the gradient of M is float32 there too.
+    half = torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
+    half_TH = hidden_TH.to(half)
+    grad_B88 = gate_gradients(half_TH, half_TH, total_B88, total_B88.new_ones(()), _FORMS["plain"])[1]
+    parts_TB8 = half_TH.double().view(3, 4, 8)
+    assert grad_B88 is not None
+    errors.append((grad_B88 - torch.einsum("tbi,tbj->bij", parts_TB8, parts_TB8)).abs().max() / 10)
     worst = max(float(error) for error in errors)
     if not worst < 1e-6:
         log.warning("triton's result differs by %.1e: the gate runs on PyTorch's own kernels", worst)
@@ -127,17 +134,6 @@ def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
-@cache
-def _hopper(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
-
-
-def _early(tensor: Tensor) -> dict[str, bool]:
-    """Options of a launch that overlaps with the end of the kernel before it, where the card can do so."""
-    early = EARLY_LAUNCH and _hopper(tensor.device)
-    return {"EARLY": early, "launch_pdl": True} if early else {"EARLY": False}
-
-
 class _Gate(torch.autograd.Function):
     """Saves the hidden states, which exist anyway, and B matrices; nothing per token besides."""
 
@@ -153,7 +149,7 @@ class _Gate(torch.autograd.Function):
             gate_forward[FORWARD.grid(tokens, blocks)](
                 hidden_TH, matrix_B88, gate, out_TH, tokens, blocks,
                 FORM=form, TOKENS=FORWARD.tokens, BLOCKS=FORWARD.blocks, ROUNDS=FORWARD.rounds,
-                num_warps=FORWARD.warps, **_early(hidden_TH),
+                num_warps=FORWARD.warps,
             )  # fmt: skip
         return out_TH
 
@@ -173,21 +169,23 @@ def gate_gradients(
     wanted: tuple[bool, bool, bool] = (True, True, True),
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of the hidden states, of M and of g; the same bits every time."""
-    from so8t_engine.so8t.triton_kernels import gate_backward
+    from so8t_engine.so8t.triton_kernels import gate_backward, gate_backward_half
 
+    half = hidden_TH.dtype != torch.float32
+    kernel, tile = (gate_backward_half, BACKWARD_HALF) if half else (gate_backward, BACKWARD)
+    more = {"WIDE": _interpreted()} if half else {}
     want_hidden, want_matrix = wanted[0], wanted[1] or wanted[2]
     tokens, blocks = hidden_TH.shape[0], matrix_B88.shape[0]
-    grid = BACKWARD.grid(tokens, blocks)
+    grid = tile.grid(tokens, blocks)
     grad_hidden_TH = torch.empty_like(hidden_TH) if want_hidden else hidden_TH
     partial_PB88 = matrix_B88.new_empty((grid[1] if want_matrix else 1, blocks, BLOCK, BLOCK))
     arrived = torch.empty((), dtype=torch.int32, device=matrix_B88.device)
     grad_matrix_B88, grad_gate = None, None
     with on_device_of(hidden_TH):
-        gate_backward[grid](
+        kernel[grid](
             grad_TH, hidden_TH, matrix_B88, gate, grad_hidden_TH, partial_PB88, arrived, tokens, blocks,
             FORM=form, WANT_HIDDEN=want_hidden, WANT_MATRIX=want_matrix,
-            TOKENS=BACKWARD.tokens, BLOCKS=BACKWARD.blocks, ROUNDS=BACKWARD.rounds,
-            num_warps=BACKWARD.warps, **_early(hidden_TH),
+            TOKENS=tile.tokens, BLOCKS=tile.blocks, ROUNDS=tile.rounds, num_warps=tile.warps, **more,
         )  # fmt: skip
         if want_matrix:
             want_gate = wanted[2] and form in (_FORMS["residual"], _FORMS["additive"])
@@ -208,7 +206,7 @@ def _reduce(
         partial_PB88, matrix_B88, gate, grad_matrix_B88, grad_gate, matrix_B88.new_empty(programs), arrived,
         strips, blocks, programs,
         FORM=form, WANT_GATE=want_gate, STRIPS=REDUCE.tokens, BLOCKS=REDUCE.blocks,
-        PROGRAMS=1 << (programs - 1).bit_length(), num_warps=REDUCE.warps, **_early(matrix_B88),
+        PROGRAMS=1 << (programs - 1).bit_length(), num_warps=REDUCE.warps,
     )  # fmt: skip
     return grad_matrix_B88, grad_gate if want_gate else None
 
@@ -243,7 +241,7 @@ class _Rotations(torch.autograd.Function):
         with on_device_of(safe_B28):
             build_forward[(blocks,)](
                 safe_B28, cmd_B28, safe_B88, cmd_B88, total_B88,
-                num_warps=BUILD_WARPS[0], **_early(safe_B28),
+                num_warps=BUILD_WARPS[0],
             )  # fmt: skip
         ctx.save_for_backward(safe_B28, cmd_B28, safe_B88, cmd_B88)
         ctx.set_materialize_grads(False)
@@ -264,7 +262,7 @@ class _Rotations(torch.autograd.Function):
             build_backward[(safe_B28.shape[0],)](
                 safe_B28, cmd_B28, safe_B88, cmd_B88, *given, out_safe_B28, out_cmd_B28,
                 HAS_SAFE=has_safe, HAS_CMD=has_cmd, HAS_TOTAL=has_total,
-                num_warps=BUILD_WARPS[1], **_early(safe_B28),
+                num_warps=BUILD_WARPS[1],
             )  # fmt: skip
         return out_safe_B28, out_cmd_B28
 

@@ -26,9 +26,10 @@ from so8t_engine.so8t.blocks import BLOCK
 from so8t_engine.so8t.logarithm import matrices_to_generators
 from so8t_engine.so8t.rotation import GENERATORS, ROTATION_MAPS, generators_to_matrices
 
-SCHEMA_VERSION = 1
+#: 1 had a checksum of its tensors alone, 2 has one of its tensors and metadata.
+SCHEMA_VERSION = 2
 _READABLE = {str(version) for version in range(1, SCHEMA_VERSION + 1)}
-_DIGEST = "tensors_sha256"
+_DIGESTS = {"1": "tensors_sha256", "2": "content_sha256"}
 # What a soul's numbers may be; other dtypes (quantised, complex, 8-bit) have no place in one.
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Beyond it float64 keeps fewer than ten digits of an angle, and far beyond it nothing is finite.
@@ -138,7 +139,8 @@ def save_soul(path: Path, soul: Soul) -> str:
     tensors |= {_PET + name: torch.tensor(number, dtype=torch.float64) for name, number in soul.pet.items()}
     metadata = {name: str(value) for name, value in asdict(soul.metadata).items()}
     metadata["schema_version"] = str(SCHEMA_VERSION)  # a soul from an older kind of file has none
-    data = serialise(tensors, metadata | {_DIGEST: _tensors_digest(tensors)})
+    digest = {_DIGESTS[metadata["schema_version"]]: _digest(tensors, metadata)}
+    data = serialise(tensors, metadata | digest)
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
     return hashlib.sha256(data).hexdigest()
 
@@ -165,7 +167,7 @@ def load_soul(path: Path) -> Soul:
             _("%(path)s has the schema version %(version)s.") % {"path": path, "version": repr(version)},
             _("This program reads versions up to %(known)d; use a later one.") % {"known": SCHEMA_VERSION},
         )
-    if metadata.get(_DIGEST) != _tensors_digest(tensors):
+    if metadata.get(_DIGESTS[version]) != _digest(tensors, metadata if version != "1" else {}):
         raise SO8TError(
             _("%(path)s is damaged: its tensors do not match their checksum.") % {"path": path},
             _("Take the file from another checkpoint."),
@@ -296,11 +298,16 @@ def factors_to_generators(rotation_B88: Tensor) -> Tensor:
     return matrices_to_generators(rotation_B88.double()).float()
 
 
-def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over the tensors and, but for itself, the metadata; version 1 is digested without any."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    own = set(_DIGESTS.values())
+    for key, value in sorted(metadata.items()):
+        if key not in own:
+            digest.update(repr((key, value)).encode())
     return digest.hexdigest()
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# EARLY: launched while the kernel before still runs (Hopper and newer); its results are read after the wait.
 PLAIN = tl.constexpr(0)
 RESIDUAL = tl.constexpr(1)
 ADDITIVE = tl.constexpr(2)
@@ -45,12 +44,9 @@ def _load_blocks(matrix_ptr, gate_ptr, block, blocks, FORM: tl.constexpr):
 @triton.jit
 def gate_forward(
     hidden_ptr, matrix_ptr, gate_ptr, out_ptr, tokens, blocks,
-    FORM: tl.constexpr, TOKENS: tl.constexpr, BLOCKS: tl.constexpr, ROUNDS: tl.constexpr, EARLY: tl.constexpr,
+    FORM: tl.constexpr, TOKENS: tl.constexpr, BLOCKS: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     """out = K x for a tile of TOKENS × ROUNDS tokens and BLOCKS blocks."""
-    if EARLY:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
     unit = tl.program_id(0) * (BLOCKS * 8) + tl.arange(0, BLOCKS * 8)
     token = tl.program_id(1) * (ROUNDS * TOKENS) + tl.arange(0, TOKENS)
@@ -63,7 +59,7 @@ def gate_forward(
         value, here, valid = following, at, inside
         if ROUNDS > 1:
             token += TOKENS
-            at += (blocks * 8).to(tl.int64) * TOKENS
+            at += TOKENS * 8 * blocks
             inside = (token[:, None] < tokens) & (unit[None, :] < blocks * 8)
             following = tl.load(hidden_ptr + at, mask=inside & (turn + 1 < ROUNDS), other=0.0)
         parts = tl.reshape(value.to(tl.float32), (TOKENS, BLOCKS, 1, 8))
@@ -79,15 +75,12 @@ def gate_forward(
 def gate_backward(
     grad_ptr, hidden_ptr, matrix_ptr, gate_ptr, grad_hidden_ptr, partial_ptr, arrived_ptr, tokens, blocks,
     FORM: tl.constexpr, WANT_HIDDEN: tl.constexpr, WANT_MATRIX: tl.constexpr,
-    TOKENS: tl.constexpr, BLOCKS: tl.constexpr, ROUNDS: tl.constexpr, EARLY: tl.constexpr,
+    TOKENS: tl.constexpr, BLOCKS: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     """Kᵀ g per token, and Σ g xᵀ over this program's tokens into ``partial`` (programs, B, 8, 8).
 
     Sets ``arrived`` to 0 for `gate_reduce`.
     """
-    if EARLY:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
     unit = tl.program_id(0) * (BLOCKS * 8) + tl.arange(0, BLOCKS * 8)
     token = tl.program_id(1) * (ROUNDS * TOKENS) + tl.arange(0, TOKENS)
@@ -106,7 +99,7 @@ def gate_backward(
         value, hidden, here, valid = next_grad, next_hidden, at, inside
         if ROUNDS > 1:
             token += TOKENS
-            at += (blocks * 8).to(tl.int64) * TOKENS
+            at += TOKENS * 8 * blocks
             inside = (token[:, None] < tokens) & (unit[None, :] < blocks * 8)
             wanted = inside & (turn + 1 < ROUNDS)
             next_grad = tl.load(grad_ptr + at, mask=wanted, other=0.0)
@@ -129,20 +122,71 @@ def gate_backward(
 
 
 @triton.jit
+def gate_backward_half(
+    grad_ptr, hidden_ptr, matrix_ptr, gate_ptr, grad_hidden_ptr, partial_ptr, arrived_ptr, tokens, blocks,
+    FORM: tl.constexpr, WANT_HIDDEN: tl.constexpr, WANT_MATRIX: tl.constexpr,
+    TOKENS: tl.constexpr, BLOCKS: tl.constexpr, ROUNDS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """`gate_backward` for half precision on tensor cores, where sums are float32.
+
+    Products of two half-precision values are exact in float32. K goes in as the sum of three such values,
+    which hold all of its bits. Blocks stand on the diagonal of a dense matrix: most of it is zeros, which
+    costs less than the registers that the sums of single threads take.
+
+    ``WIDE`` is for Triton's interpreter alone, which would multiply the bits of bfloat16 as integers.
+    """
+    UNITS: tl.constexpr = BLOCKS * 8
+    half = hidden_ptr.dtype.element_ty
+    unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
+    row, column = unit[:, None], unit[None, :]
+    at_block = row // 8 * 64 + row % 8 * 8 + column % 8
+    diagonal = (row // 8 == column // 8) & (row < blocks * 8) & (column < blocks * 8)
+    kernel = tl.load(matrix_ptr + at_block, mask=diagonal, other=0.0)
+    if FORM == RESIDUAL or FORM == ADDITIVE:  # noqa: SIM109
+        gate = tl.load(gate_ptr).to(tl.float32)
+        identity = tl.where(row == column, 1.0, 0.0)
+        kernel = gate * kernel + ((1.0 - gate) * identity if FORM == RESIDUAL else identity)
+    high = kernel.to(half)
+    middle = (kernel - high.to(tl.float32)).to(half)
+    low = (kernel - high.to(tl.float32) - middle.to(tl.float32)).to(half)
+    if WIDE:
+        high, middle, low = high.to(tl.float32), middle.to(tl.float32), low.to(tl.float32)
+    if (tl.program_id(0) == 0) & (tl.program_id(1) == 0) & WANT_MATRIX:
+        tl.store(arrived_ptr, 0)
+    total = tl.zeros((UNITS, UNITS), dtype=tl.float32)
+    for turn in range(ROUNDS):
+        token = (tl.program_id(1) * ROUNDS + turn) * TOKENS + tl.arange(0, TOKENS)
+        at = token[:, None].to(tl.int64) * (blocks * 8) + unit[None, :]
+        inside = (token[:, None] < tokens) & (unit[None, :] < blocks * 8)
+        grad = tl.load(grad_ptr + at, mask=inside, other=0.0)
+        if WIDE:
+            grad = grad.to(tl.float32)
+        if WANT_MATRIX:
+            hidden = tl.load(hidden_ptr + at, mask=inside, other=0.0)
+            if WIDE:
+                hidden = hidden.to(tl.float32)
+            total = tl.dot(tl.trans(grad), hidden, total)
+        if WANT_HIDDEN:
+            result = tl.dot(grad, low)
+            result = tl.dot(grad, middle, result)
+            result = tl.dot(grad, high, result)
+            tl.store(grad_hidden_ptr + at, result.to(half), mask=inside)
+    if WANT_MATRIX:
+        tl.store(partial_ptr + tl.program_id(1).to(tl.int64) * (blocks * 64) + at_block, total, mask=diagonal)
+
+
+@triton.jit
 def gate_reduce(
     partial_ptr, matrix_ptr, gate_ptr, grad_matrix_ptr, grad_gate_ptr, share_ptr, arrived_ptr,
     strips, blocks, programs,
     FORM: tl.constexpr, WANT_GATE: tl.constexpr, STRIPS: tl.constexpr, BLOCKS: tl.constexpr,
-    PROGRAMS: tl.constexpr, EARLY: tl.constexpr,
+    PROGRAMS: tl.constexpr,
 ):  # fmt: skip
     """The gradients of M and g from the partial sums of that of K, in one fixed order.
 
     Each program writes its blocks' part of g's gradient to ``share``; whichever finishes last adds the
     parts up in the order of the programs, so that the result does not depend on which one that was.
     """
-    if EARLY:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     entry = tl.program_id(0) * (BLOCKS * 64) + tl.arange(0, BLOCKS * 64)
     inside = entry < blocks * 64
     matrix = tl.load(matrix_ptr + entry, mask=inside, other=0.0)
@@ -271,11 +315,8 @@ def _adjoint_exponential(skew, grad):
 
 
 @triton.jit
-def build_forward(safe_ptr, cmd_ptr, out_safe_ptr, out_cmd_ptr, out_total_ptr, EARLY: tl.constexpr):
+def build_forward(safe_ptr, cmd_ptr, out_safe_ptr, out_cmd_ptr, out_total_ptr):
     """R_safe, R_cmd and M = R_cmd R_safe of one block, each (B, 8, 8) float32."""
-    if EARLY:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     block = tl.program_id(0)
     both = _exponential(_skew(safe_ptr, cmd_ptr, block))
     which, row, column = _which()
@@ -293,12 +334,9 @@ def build_forward(safe_ptr, cmd_ptr, out_safe_ptr, out_cmd_ptr, out_total_ptr, E
 def build_backward(
     safe_ptr, cmd_ptr, rotation_safe_ptr, rotation_cmd_ptr,
     grad_safe_ptr, grad_cmd_ptr, grad_total_ptr, out_safe_ptr, out_cmd_ptr,
-    HAS_SAFE: tl.constexpr, HAS_CMD: tl.constexpr, HAS_TOTAL: tl.constexpr, EARLY: tl.constexpr,
+    HAS_SAFE: tl.constexpr, HAS_CMD: tl.constexpr, HAS_TOTAL: tl.constexpr,
 ):  # fmt: skip
     """The generators' gradients (B, 28) of one block from those of R_safe, R_cmd and M, where there are."""
-    if EARLY:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     block = tl.program_id(0)
     which, row, column = _which()
     at = block * 64 + row * 8 + column + 0 * which

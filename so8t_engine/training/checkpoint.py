@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -75,6 +76,8 @@ def publish_folder(
             {"format": 1, "name": target.name, "files": content}, indent=1, sort_keys=True
         ).encode()
         files.write_durably(temporary / MANIFEST, manifest)
+        if files.read_whole(temporary / MANIFEST) != manifest:
+            raise _not_as_written(target, MANIFEST)
         files.sync(temporary)
         _put_in_place(temporary, target)
         files.sync(target.parent)
@@ -116,12 +119,16 @@ def _content(folder: Path, meant: Mapping[str, str], target: Path) -> dict[str, 
         content[name] = {"bytes": len(data), "sha256": _sha256(data)}
     changed = [name for name, sha256 in meant.items() if content.get(name, {}).get("sha256") != sha256]
     if changed:
-        raise RunError(
-            _("%(path)s cannot be saved: the disk gave back something else than was written to %(file)s.")
-            % {"path": str(target), "file": changed[0]},
-            _("Check the disk; the run goes on and tries again."),
-        )
+        raise _not_as_written(target, changed[0])
     return content
+
+
+def _not_as_written(target: Path, name: str) -> RunError:
+    return RunError(
+        _("%(path)s cannot be saved: the disk gave back something else than was written to %(file)s.")
+        % {"path": str(target), "file": name},
+        _("Check the disk; the run goes on and tries again."),
+    )
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:
@@ -201,10 +208,7 @@ def read_verified(path: Path, keep: Collection[str] | None = None) -> dict[str, 
     except FileNotFoundError as error:
         raise RunError(_("%(path)s is missing.") % {"path": str(error.filename or path)}) from error
     except OSError as error:
-        raise RunError(
-            _("%(path)s cannot be read: %(reason)s.")
-            % {"path": str(error.filename or path), "reason": error.strerror or str(error)}
-        ) from error
+        raise _unreadable(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(_("%(path)s is not a complete checkpoint.") % {"path": str(path)}) from error
     return found
@@ -225,10 +229,27 @@ def _manifest(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Published checkpoints, the oldest first."""
-    names = {path.name for path in folder.glob("step-*") if path.is_dir()}
-    names |= {path.name[1 : -len(_ASIDE)] for path in folder.glob(f".step-*{_ASIDE}")}
-    return [standing(folder / name) for name in sorted(names) if _STEP.match(name)]
+    """Published checkpoints, the oldest first. Raises `RunError` where the folder cannot be read."""
+
+    def names() -> set[str]:
+        with os.scandir(folder) as entries:
+            found = [entry.name for entry in entries if entry.is_dir()]
+        aside = {name[1 : -len(_ASIDE)] for name in found if name.startswith(".") and name.endswith(_ASIDE)}
+        return {name for name in {*found, *aside} if _STEP.match(name)}
+
+    try:
+        return [standing(folder / name) for name in sorted(files.with_patience(names))]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> RunError:
+    return RunError(
+        _("%(path)s cannot be read: %(reason)s.")
+        % {"path": str(error.filename or path), "reason": error.strerror or str(error)}
+    )
 
 
 def step_of(path: Path) -> int:

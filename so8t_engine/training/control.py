@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
@@ -22,7 +22,7 @@ from so8t_engine.training.heartbeat import Pulse, Stall
 from so8t_engine.training.lock import HEARTBEAT_S, RunLock
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import CommandReader, EventWriter, RunDirectory
-from so8t_engine.training.states import Command, State, check_command, check_transition
+from so8t_engine.training.states import ENDED, Command, State, check_command, check_transition
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,15 @@ POLL_S = 0.02
 OWNER_CHECK_S = 1.0
 #: Why a run was stopped when no person did it (`StateEvent.cause`).
 OWNER_GONE, SIGNAL = "owner_gone", "signal"
+
+
+EndStatus = Literal["finished", "stopped", "aborted", "failed"]
+_LAST: dict[EndStatus, State] = {
+    "finished": State.FINISHED,
+    "stopped": State.STOPPED,
+    "aborted": State.ABORTED,
+    "failed": State.FAILED,
+}
 
 
 class StopRequested(Exception):  # noqa: N818  (a signal, not an error)
@@ -103,6 +112,37 @@ class RunControl:
             self.state = to
             self.emit(event)
             self._changed.notify_all()
+
+    def move_if(self, from_: frozenset[State] | set[State], to: State, reason: str = "") -> bool:
+        """Move unless the state is another than one of ``from_``, as after a stop that has just come in.
+
+        Returns:
+            Whether the state changed.
+        """
+        with self._lock:
+            if self.state not in from_:
+                return False
+            self.move(to, reason)
+            return True
+
+    def finish(self, end: EndEvent, reason: str = "") -> EndStatus:
+        """Enter the last state and write the end; nothing comes in between, and nothing follows.
+
+        A stop or an abort that came in at the last moment decides how a run that did not fail has ended.
+
+        Returns:
+            How it ended.
+        """
+        with self._lock:
+            status = end.status
+            if status != "failed" and self.is_(State.ABORTING):
+                status = "aborted"
+            elif status == "finished" and self.is_(State.STOPPING):
+                status = "stopped"
+            self._leave = None
+            self.move(_LAST[status], reason if status == "failed" else "")
+            self.emit(end.model_copy(update={"status": status}))
+            return status
 
     def request(self, command: Command, reason: str = "", cause: str = "") -> None:
         """Take a command now; the trainer acts at its next boundary.
@@ -244,12 +284,17 @@ class RunControl:
         self.emit(WarningEvent(kind="stall", sentence=stall.sentence, mend=stall.mend))
 
     def try_request(self, command: Command, reason: str = "", cause: str = "") -> None:
-        """As `request`; a command that makes no sense now becomes a warning event."""
-        try:
-            self.request(command, reason, cause)
-        except RunError as error:
-            log.warning("%s", error)
-            self.emit(WarningEvent(kind="command", sentence=error.sentence, mend=error.mend))
+        """As `request`; a command that makes no sense now becomes a warning event.
+
+        One that comes after the run's end is only logged: nothing follows the end.
+        """
+        with self._lock:  # the run must not end between the refusal and its event
+            try:
+                self.request(command, reason, cause)
+            except RunError as error:
+                log.warning("%s", error)
+                if self.state not in ENDED:
+                    self.emit(WarningEvent(kind="command", sentence=error.sentence, mend=error.mend))
 
 
 def begin(control: RunControl, resume: bool) -> None:

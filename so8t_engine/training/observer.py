@@ -189,12 +189,13 @@ class StepObserver:
         if self.samples is not None and not control.ending and (last or self.samples.due(state.global_step)):
             self.samples.write(state.global_step)
         self._asked |= control.take_checkpoint_request()
+        due = self.saver.due(state.global_step) and not last
         if best and self._config.checkpoints.keep_best:
             self.save(trainer, "best", wait=False)
         elif not self.saver.busy:  # otherwise at the next boundary: training does not wait for a disk
             if self._asked:
                 self.save(trainer, "asked", wait=False)
-            elif self.saver.due(state.global_step) and not last:
+            elif due:
                 self.save(trainer, "due", wait=False)
         control.wait_while_paused(lambda: self.save(trainer, "asked"))
         control.check()
@@ -243,11 +244,9 @@ class StepObserver:
         """
         control = self._control
         before = control.state
-        visible = before in {State.RUNNING, State.PAUSED}
         self._asked = False
         self.saver.wait()
-        if visible:
-            control.move(State.SAVING, reason)
+        visible = control.move_if({before} & {State.RUNNING, State.PAUSED}, State.SAVING, reason)
         try:
             began = time.perf_counter()
             snapshot = trainer.snapshot(self.progress())
@@ -257,5 +256,5 @@ class StepObserver:
             self.saver.start(snapshot, reason)
             return True
         finally:
-            if visible and control.is_(State.SAVING):
-                control.move(before)
+            if visible:
+                control.move_if({State.SAVING}, before)

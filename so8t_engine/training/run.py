@@ -35,7 +35,14 @@ from so8t_engine.training.resume import check_rows, starting_point
 from so8t_engine.training.run_config import readable_config
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.samples import SampleWriter
-from so8t_engine.training.sampling import MemorySampler, memory_facts, peak_facts
+from so8t_engine.training.sampling import (
+    MemorySampler,
+    card_used,
+    memory_facts,
+    peak_facts,
+    predict,
+    remember_run,
+)
 from so8t_engine.training.schedules import gate_schedule, planned_steps
 from so8t_engine.training.states import State
 from so8t_engine.training.trainer import SO8TTrainer, seed_everything
@@ -92,29 +99,22 @@ def run_training(
     finally:
         if restore is not None:
             restore()
-    final_state = {
-        "finished": State.FINISHED,
-        "stopped": State.STOPPED,
-        "aborted": State.ABORTED,
-        "failed": State.FAILED,
-    }[outcome.status]
-    control.move(final_state, outcome.reason if outcome.status == "failed" else "")
-    control.emit(
-        EndEvent(
-            status=outcome.status,
-            step=outcome.step,
-            seconds=time.monotonic() - began,
-            summary=outcome.summary,
-        )
+    end = EndEvent(
+        status=outcome.status,
+        step=outcome.step,
+        seconds=time.monotonic() - began,
+        summary=outcome.summary,
     )
+    status = control.finish(end, outcome.reason)
     control.close()
-    return 1 if outcome.status == "failed" else 0
+    return 1 if status == "failed" else 0
 
 
 class _Outcome:
     """How the run ended, filled as it goes."""
 
     def __init__(self) -> None:
+        self.card_used_before: int | None = None
         self.status: Literal["finished", "stopped", "aborted", "failed"] = "finished"
         self.reason = ""
         self.step = 0
@@ -130,6 +130,7 @@ def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outco
     settle(run.checkpoints)
     settle(run.path)
     loaded = starting_point(run, config, control) if resume else None
+    outcome.card_used_before = None if config.model.device == "cpu" else card_used()
     prepared = prepare(config, control)
     on_card = prepared.device.type == "cuda"
     if on_card and config.memory.cap_allocator:
@@ -173,12 +174,12 @@ def _train_prepared(
     )
     total = planned_steps(config, len(prepared.train), len(trainer.batches))
     trainer.schedule = gate_schedule(config, total)
-    predicted = memory_facts(config)
+    estimated = predict(config)
+    predicted = memory_facts(estimated)
     facts = {"steps": total, "resumed_from": str(loaded.path) if loaded else ""}
     control.emit(InfoEvent(facts=prepared.facts | facts | predicted))
     control.check_loading()
-    if control.is_(State.LOADING):
-        control.move(State.RUNNING)
+    control.move_if({State.LOADING}, State.RUNNING)
     if loaded is None:
         observer.rotation(0)
         held_out.before()
@@ -224,7 +225,14 @@ def _train_prepared(
         held_out.after(trainer.state.global_step)
         outcome.status = "stopped" if control.is_(State.STOPPING) else "finished"
     control.check()
-    outcome.summary |= held_out.summary() | {"memory": predicted | peak_facts(prepared.device.type == "cuda")}
+    peaks = peak_facts(prepared.device.type == "cuda")
+    changes = trainer.recovery.changes
+    outcome.summary |= held_out.summary() | {"memory": predicted | peaks | {"changes": changes}}
+    if outcome.status == "finished":
+        fills = prepared.facts.get("tokens_longest", 0) >= config.data.max_length
+        remember_run(
+            config.name, estimated, peaks, fills=fills and not changes, before=outcome.card_used_before
+        )
     save_final(run, prepared, outcome.step, outcome.summary)
 
 

@@ -41,6 +41,7 @@ class CheckpointSaver:
         self._thread: threading.Thread | None = None
         self._next_at = self._after(None)
         self._retry_s = 0.0
+        self._owed = False
         self.saved_step: int | None = None
         self.best: tuple[int, float] | None = None
         self.stalled_s = 0.0
@@ -54,11 +55,14 @@ class CheckpointSaver:
         """Whether a save is due after ``step``, by steps, by time, or because the last one failed."""
         every = self._settings.every_steps
         by_steps = every is not None and step % every == 0 and not self._retry_s
-        return by_steps or (self._next_at is not None and time.monotonic() >= self._next_at)
+        if by_steps and self.busy:
+            self._owed = True  # as soon as the one before stands
+        return by_steps or self._owed or (self._next_at is not None and time.monotonic() >= self._next_at)
 
     def start(self, snapshot: Snapshot, reason: str) -> None:
         """Publish in the background, after one that is being written."""
         self.wait()
+        self._owed = False
         self._thread = threading.Thread(target=self._publish, args=(snapshot, reason), name="so8t-saver")
         self._thread.start()
 
@@ -109,7 +113,10 @@ class CheckpointSaver:
             )
         )
         best = self.best if self._settings.keep_best else None
-        prune(self._run.checkpoints, self._settings.keep, () if best is None else (best[0],))
+        try:
+            prune(self._run.checkpoints, self._settings.keep, () if best is None else (best[0],))
+        except (OSError, RunError) as error:  # one more than wanted stays; the next save tries again
+            log.warning("older checkpoints were not removed: %s", error)
         return True
 
     def _failed(self, sentence: str, mend: str) -> None:

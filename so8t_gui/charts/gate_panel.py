@@ -9,7 +9,9 @@ from so8t_engine.config.training import PHI
 from so8t_engine.i18n import _
 from so8t_gui import theme
 from so8t_gui.charts.chart_link import ChartLink
+from so8t_gui.charts.chart_menu import ChartMenu
 from so8t_gui.charts.line_chart import MISSING_TEXT, LineChart, Series
+from so8t_gui.models.arrival import predicted_arrival
 from so8t_gui.models.names import PHASES, shown
 from so8t_gui.models.run_model import RunModel
 
@@ -49,6 +51,15 @@ def gate_sentence(model: RunModel) -> str:
     }
 
 
+def arrival_note(model: RunModel) -> str:
+    """When a learned α arrives if it goes on like this; empty where nothing can be said."""
+    gate = model.last_gate
+    if gate is None or gate.source != "learned" or model.converged_at is not None:
+        return ""
+    step = predicted_arrival(model.gate.view("step"), model.gate.view("distance"))
+    return "" if step is None else _("extrapolated: 0.01 at about step %(step)d") % {"step": step}
+
+
 class GatePanel(QWidget):
     """α and g over the run, with the present readings in words."""
 
@@ -57,7 +68,12 @@ class GatePanel(QWidget):
         self.alpha = make_alpha_chart()
         self.g = LineChart(_("g = σ(α), the rotation's share"))
         self.g.set_series([Series("g", "g", theme.current().series[2])])
-        self.link = ChartLink([self.alpha, self.g], self)
+        self.distance = LineChart(_("Distance |α − target|"), log=True, robust=False)
+        self.distance.set_series([Series("distance", _("distance"), theme.current().series[0])])
+        self.charts = [self.alpha, self.distance, self.g]
+        for chart in self.charts:
+            ChartMenu(chart)
+        self.link = ChartLink(self.charts, self)
         self.sentence = QLabel()
         self.sentence.setTextFormat(Qt.TextFormat.PlainText)
         self.sentence.setWordWrap(True)
@@ -73,12 +89,17 @@ class GatePanel(QWidget):
         layout.setSpacing(8)
         layout.addLayout(words)
         layout.addWidget(self.alpha, 3)
+        layout.addWidget(self.distance, 2)
         layout.addWidget(self.g, 2)
 
     def draw(self, model: RunModel) -> None:
         """Draw what the model holds."""
         update_alpha_chart(self.alpha, model)
+        for chart in self.charts:
+            chart.set_marks(model.marks)
         self.g.draw(model.gate)
+        self.distance.set_note(arrival_note(model))
+        self.distance.draw(model.gate)
         name = "good" if model.converged_at is not None else ""
         if self.sentence.objectName() != name:
             self.sentence.setObjectName(name)

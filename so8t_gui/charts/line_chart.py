@@ -126,7 +126,10 @@ class LineChart(ChartLegend):
 
     def dispose(self) -> None:
         """Take the plot apart in the order that pyqtgraph wants, before Qt deletes the widgets."""
+        # A layout may still resize it: there is nothing to draw any more.
         self._items.clear()
+        self._series.clear()
+        self._sources.clear()
         self.plot.close()
 
     def add_to_header(self, widget: QWidget) -> None:

@@ -104,7 +104,7 @@ class MatrixView(QWidget):
         base = colours.colour("surface")
         share = abs(value) / self._limit
         end = POSITIVE if value >= 0 and self._diverging else NEGATIVE
-        return mix(base, QColor(end[colours.name]), share)
+        return mix(base, QColor(end[colours.base]), share)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)

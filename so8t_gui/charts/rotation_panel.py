@@ -10,6 +10,7 @@ from PySide6.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QPushButton,
     QSlider,
     QSpinBox,
     QVBoxLayout,
@@ -20,6 +21,7 @@ from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.safe_paths import inside
 from so8t_gui import theme
+from so8t_gui.charts.block_strip import BlockStrip
 from so8t_gui.charts.line_chart import MISSING_TEXT, LineChart, Series
 from so8t_gui.charts.matrix_view import MatrixView
 from so8t_gui.models.rotations import RotationBlocks
@@ -75,12 +77,13 @@ class RotationPanel(QFrame):
         layout.setContentsMargins(12, 8, 12, 8)
         layout.setSpacing(8)
         layout.addLayout(self._pickers())
+        layout.addWidget(self.strip)
         layout.addLayout(maps, 5)
         layout.addWidget(self.reason)
         layout.addLayout(self._readouts())
         layout.addWidget(self.history, 3)
 
-    def _pickers(self) -> QHBoxLayout:
+    def _pickers(self) -> QVBoxLayout:
         self.block = QSpinBox()
         self.block.setRange(0, 0)
         self.block.setAccessibleName(_("Block"))
@@ -97,16 +100,30 @@ class RotationPanel(QFrame):
         self.snapshot.valueChanged.connect(self._show_snapshot)
         self.snapshot_label = _plain(MISSING_TEXT, "muted")
         self.snapshot_label.setMinimumWidth(self.fontMetrics().horizontalAdvance("000000 (00000)"))
-        row = QHBoxLayout()
-        for text, widget in ((_("&Block"), self.block), (_("S&napshot"), self.snapshot)):
+        self.strip = BlockStrip()
+        self.strip.chosen.connect(self.block.setValue)
+        self.block.valueChanged.connect(self.strip.set_marked)
+        self.highest = QPushButton(_("&Highest commutator"))
+        self.highest.setToolTip(_("Goes to the block in which the order of the rotations matters most."))
+        self.highest.clicked.connect(self._go_to_highest)
+        rows = QVBoxLayout()
+        for text, widgets in (
+            (_("&Block"), (self.block, self.block_slider, self.highest)),
+            (_("S&napshot"), (self.snapshot, self.snapshot_label)),
+        ):
             label = QLabel(text)
-            label.setBuddy(widget)
+            label.setBuddy(widgets[0])
+            row = QHBoxLayout()
             row.addWidget(label)
-            row.addWidget(widget, 0 if widget is self.block else 1)
-            if widget is self.block:
-                row.addWidget(self.block_slider, 1)
-        row.addWidget(self.snapshot_label)
-        return row
+            for widget in widgets:
+                row.addWidget(widget, 1 if isinstance(widget, QSlider) else 0)
+            rows.addLayout(row)
+        return rows
+
+    def _go_to_highest(self) -> None:
+        block = self.strip.largest()
+        if block is not None:
+            self.block.setValue(block)
 
     def _readouts(self) -> QGridLayout:
         self.values = {key: _plain(MISSING_TEXT, "value") for key in READOUTS}
@@ -153,6 +170,8 @@ class RotationPanel(QFrame):
         model = self._model
         if model is None or self._folder is None or not model.snapshots:
             self._blocks = None
+            self.strip.set_values(None)
+            self.highest.setEnabled(False)
             self._reason = _("No rotation snapshot yet.")
             for key in ("mean", "max", "orthogonality", "det"):
                 self.values[key].setText(MISSING_TEXT)
@@ -181,6 +200,8 @@ class RotationPanel(QFrame):
             except SO8TError as error:
                 self._blocks, self._reason = None, f"{error.sentence} {error.mend}"
         self._loaded = path
+        self.strip.set_values(self._blocks.commutators_B() if self._blocks is not None else None)
+        self.highest.setEnabled(self._blocks is not None)
         if self._blocks is not None:
             self.block.setMaximum(len(self._blocks) - 1)
             self.block_slider.setMaximum(len(self._blocks) - 1)

@@ -64,6 +64,7 @@ class ConfigForm(QWidget):
         super().__init__(parent)
         self._words: list[str] = []
         self._all = False
+        self._changed_only = False
         self.rows: dict[str, FieldRow] = {}
         self._held: dict[str, Any] = {"schema_version": Config().schema_version}
         column = QVBoxLayout(self)
@@ -138,8 +139,15 @@ class ConfigForm(QWidget):
         self._all = everything
         self._filter()
 
+    def set_changed_only(self, only: bool) -> None:
+        """Show only what differs from its default, or is wrong."""
+        self._changed_only = only
+        self._filter()
+
     def is_shown(self, row: FieldRow) -> bool:
         """A row with a problem is never hidden by Basic, nor an advanced one that was changed."""
+        if self._changed_only and not row.changed and row.problem is None:
+            return False
         if self._words:
             return row.matches(self._words)
         return self._all or not row.spec.advanced or row.problem is not None or row.changed

@@ -46,6 +46,11 @@ class RunClock:
         """Something was heard of the run at ``time``."""
         self._seen = max(self._seen, time)
 
+    @property
+    def last_heard(self) -> float:
+        """When something was heard of the run last; seconds since 1970."""
+        return self._seen
+
     def on_step(self, step_s: float) -> None:
         """A step took ``step_s`` seconds."""
         if step_s > 0:

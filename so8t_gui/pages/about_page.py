@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import PySide6
@@ -17,8 +18,10 @@ PACKAGES = ("so8t-control-panel", "torch", "transformers", "peft", "bitsandbytes
 MISSING_TEXT = "—"
 
 
+@cache
 def _version(name: str) -> str:
-    # Read from the installed metadata: importing torch here would cost seconds and memory.
+    # Read from the installed metadata: importing torch here would cost seconds and memory. Cached: each look
+    # builds an index of all installed packages, which the library keeps.
     try:
         return version(name)
     except PackageNotFoundError:
@@ -36,7 +39,9 @@ def _label(text: str, name: str = "") -> QLabel:
 def shortcuts() -> list[tuple[str, str]]:
     """Keys and what they do, translated."""
     return [
-        ("Ctrl+1 … Ctrl+4", _("Go to a page")),
+        ("Ctrl+1 … Ctrl+9", _("Go to a page")),
+        ("Ctrl+Shift+P", _("Find any command, page or setting")),
+        ("F1", _("This list of keys")),
         ("Ctrl+Return", _("Start a run")),
         ("Ctrl+P", _("Pause or resume")),
         ("Ctrl+S", _("Checkpoint now")),
@@ -47,6 +52,12 @@ def shortcuts() -> list[tuple[str, str]]:
         ("F5", _("Refresh the history")),
         ("F11", _("Full screen")),
         ("Ctrl+Q", _("Quit")),
+        ("Ctrl++  Ctrl+-  Ctrl+0", _("Charts: zoom in, zoom out, show everything")),
+        ("Ctrl+Shift+←  Ctrl+Shift+→", _("Charts: earlier, later")),
+        ("Ctrl+,  Ctrl+;", _("Charts: move the cursor by a step")),
+        ("Ctrl+Shift+R", _("Charts: mark a region")),
+        ("Ctrl+Z  Ctrl+Shift+Z", _("Settings: undo, redo")),
+        ("Ctrl+F", _("Settings: search")),
     ]
 
 

@@ -65,6 +65,10 @@ class RunPage(QWidget):
             QShortcut(QKeySequence(keys), self, action)
         self._bind()
 
+    def show_alarm(self, sentence: str, mend: str) -> None:
+        """Something about the figures of the run that a person should look at."""
+        self.message.show_message("warning", sentence, mend)
+
     def disconnect_controller(self) -> None:
         """Hear nothing more of the run: this page is being replaced."""
         controller = self._controller
@@ -156,7 +160,10 @@ class RunPage(QWidget):
         box.setText(title)
         box.setInformativeText(text)
         accept = box.addButton(yes, QMessageBox.ButtonRole.DestructiveRole)
-        box.addButton(_("Cancel"), QMessageBox.ButtonRole.RejectRole)
+        cancel = box.addButton(_("Cancel"), QMessageBox.ButtonRole.RejectRole)
+        # Return must not lose work.
+        box.setDefaultButton(cancel)
+        box.setEscapeButton(cancel)
         box.exec()
         chosen = box.clickedButton() is accept
         box.deleteLater()

@@ -6,17 +6,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QEvent, Qt, QTimer, Signal
-from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QMessageBox, QScrollArea, QVBoxLayout, QWidget
+import yaml
+from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
+from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtWidgets import (
+    QAbstractSpinBox,
+    QFileDialog,
+    QFrame,
+    QHBoxLayout,
+    QLineEdit,
+    QMessageBox,
+    QScrollArea,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from so8t_engine.config import Config, FieldProblem, load_config, preset_paths, validate_config
 from so8t_engine.errors import ConfigError, ModelError
 from so8t_engine.files import write_atomically
 from so8t_engine.i18n import _
 from so8t_engine.memory.budget import Estimate, estimate
-from so8t_engine.memory.fit import suggestions
+from so8t_engine.memory.calibration import finished_runs
+from so8t_engine.memory.fit import leaving_room, longest_sequence, suggestions
 from so8t_engine.memory.geometry import UnknownModelError
+from so8t_engine.memory.machine import other_programs
+from so8t_engine.memory.nvml import card_total
 from so8t_gui.charts.schedule_preview import SchedulePreview
 from so8t_gui.forms import colours
 from so8t_gui.forms.budget_bar import BudgetCard
@@ -26,9 +41,13 @@ from so8t_gui.forms.panels import CommandCard, HelpCard
 from so8t_gui.forms.probe_runner import ProbeRunner
 from so8t_gui.forms.row import plain_label
 from so8t_gui.forms.toolbar import SettingsToolbar
+from so8t_gui.forms.undo import UndoHistory
+from so8t_gui.forms.yaml_view import YamlView
 from so8t_gui.models.known_rows import KnownRows
 
 DEBOUNCE_MS = 120
+#: The longest sequence takes some twenty estimates: it is looked for once nobody is typing.
+LONGEST_MS = 400
 FIRST_PRESET = "demo"
 
 
@@ -50,6 +69,11 @@ class SettingsPage(QWidget):
         self._base: Config | None = None
         self._source = ""
         self._locked = False
+        self._fitted: Config | None = None
+        self._undo: tuple[dict[str, Any], Config | None] | None = None
+        self._longest_timer = QTimer(self, singleShot=True, interval=LONGEST_MS)
+        self._longest_timer.timeout.connect(self._find_longest)
+        self._steps = UndoHistory()
         self._timer = QTimer(self, singleShot=True, interval=DEBOUNCE_MS)
         self._timer.timeout.connect(self._check)
         self._build()
@@ -64,6 +88,7 @@ class SettingsPage(QWidget):
         self.message.hide()
         self.form = ConfigForm()
         self.form_scroll = QScrollArea()
+        self.form_scroll.setAccessibleName(_("Settings"))
         self.form_scroll.setWidgetResizable(True)
         self.form_scroll.setFrameShape(QFrame.Shape.NoFrame)
         self.form_scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -79,6 +104,7 @@ class SettingsPage(QWidget):
             column.addWidget(card)
         column.addStretch(1)
         self.side = QScrollArea()
+        self.side.setAccessibleName(_("Memory, help and preview"))
         self.side.setWidgetResizable(True)
         self.side.setFrameShape(QFrame.Shape.NoFrame)
         self.side.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -86,7 +112,11 @@ class SettingsPage(QWidget):
         self.side.setFixedWidth(max(colours.wanted_width(self, 42), 280))
         middle = QHBoxLayout()
         middle.setSpacing(10)
-        middle.addWidget(self.form_scroll, 1)
+        self.yaml = YamlView()
+        self.stack = QStackedWidget()
+        self.stack.addWidget(self.form_scroll)
+        self.stack.addWidget(self.yaml)
+        middle.addWidget(self.stack, 1)
         middle.addWidget(self.side)
         page = QVBoxLayout(self)
         page.setContentsMargins(12, 12, 12, 12)
@@ -100,6 +130,7 @@ class SettingsPage(QWidget):
         self.form.edited.connect(self._on_edited)
         self.form.focused.connect(self.help.show_field)
         self.budget.apply_requested.connect(self.apply_changes)
+        self.budget.undo_requested.connect(self.undo_changes)
         self.probe = ProbeRunner(self)
         self.budget.measure_requested.connect(self._measure)
         self.probe.said.connect(lambda line: self.budget.show_probe(True, line))
@@ -109,7 +140,59 @@ class SettingsPage(QWidget):
         self.toolbar.save_clicked.connect(self._choose_and_save)
         self.toolbar.search_changed.connect(self.form.set_search)
         self.toolbar.all_toggled.connect(self.form.set_all)
+        self.toolbar.changed_toggled.connect(self.form.set_changed_only)
+        self.toolbar.yaml_toggled.connect(self._show_text)
+        self.toolbar.undo_clicked.connect(lambda: self._go(self._steps.undo()))
+        self.toolbar.redo_clicked.connect(lambda: self._go(self._steps.redo()))
+        self.yaml.parsed.connect(self._take_text)
+        for key, button in (
+            (QKeySequence.StandardKey.Undo, self.toolbar.undo),
+            (QKeySequence.StandardKey.Redo, self.toolbar.redo),
+        ):
+            QShortcut(QKeySequence(key), self.form, button.click).setContext(
+                Qt.ShortcutContext.WidgetWithChildrenShortcut
+            )
+        # A spin box asks its own line edit when that one has declined.
+        for field in (*self.form.findChildren(QLineEdit), *self.form.findChildren(QAbstractSpinBox)):
+            field.installEventFilter(self)
         self._colour()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Ctrl+Z in a field goes back in the form as a whole, not letter by letter in that field."""
+        if event.type() is QEvent.Type.ShortcutOverride and isinstance(event, QKeyEvent):
+            undo, redo = QKeySequence.StandardKey.Undo, QKeySequence.StandardKey.Redo
+            if event.matches(undo) or event.matches(redo):
+                event.ignore()
+                return True
+        return False
+
+    def _show_text(self, text: bool) -> None:
+        """The form or the text; leaving a wrong text leaves the form as it was before the fault."""
+        self._flush()
+        if text and self._config is not None:
+            self.yaml.show_config(self._config)
+        elif text:
+            values = {name: value for name, value in self.form.values().items() if value is not None}
+            self.yaml.set_text(yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
+            self.yaml.check()
+        else:
+            self.yaml.flush()
+            self.yaml.forget_fault()
+        self.stack.setCurrentIndex(1 if text else 0)
+        self.toolbar.show_text(text)
+
+    def _take_text(self, config: Config) -> None:
+        if not self._locked:
+            self.form.set_values(config.model_dump())
+            self._check()
+
+    def _go(self, values: dict[str, Any] | None) -> None:
+        """To another state of the form, by undo or redo."""
+        if values is not None:
+            self.form.set_values(values)
+            self._check()
+            if self.toolbar.yaml.isChecked() and self._config is not None:
+                self.yaml.show_config(self._config)
 
     # What the rest of the window uses.
 
@@ -133,6 +216,7 @@ class SettingsPage(QWidget):
             self.probe.cancel()  # the run needs the memory
         self._locked = locked
         self.form.set_locked(locked)
+        self.yaml.set_locked(locked)
         self.toolbar.set_locked(locked)
         self.budget.apply.setEnabled(not locked)
         self.budget.others.setEnabled(not locked)
@@ -149,6 +233,8 @@ class SettingsPage(QWidget):
         self._flush()
         if self._locked:
             return False, _("A run is live already.")
+        if self.toolbar.yaml.isChecked() and self.yaml.error is not None:
+            return False, str(self.yaml.error)
         if self._config is None:
             first = self._problems[0]
             return False, f"{first.sentence} {first.mend}".strip()
@@ -164,11 +250,39 @@ class SettingsPage(QWidget):
         self._flush()
         return self._config is None or self._config != self._base
 
+    def go_to(self, path: str) -> None:
+        """Show one setting and put the keyboard into it."""
+        self.toolbar.yaml.setChecked(False)
+        self.toolbar.changed.setChecked(False)
+        self.toolbar.search.clear()
+        row = self.form.rows[path]
+        if not self.form.is_shown(row):
+            self.toolbar.all.setChecked(True)
+        row.editor.setFocus()
+        self.form_scroll.ensureWidgetVisible(row)
+
     def apply_changes(self, changes: Mapping[str, Any]) -> None:
         """Put dotted settings into the form, as a suggestion's button does."""
+        held = self.form.values()
+        before = {path: held[path.partition(".")[0]][path.partition(".")[2]] for path in changes}
+        self._put(changes)
+        self._undo = (before, self._config)
+        self.budget.show_undo(True)
+
+    def _put(self, changes: Mapping[str, Any]) -> None:
         for path, value in changes.items():
             self.form.rows[path].set_value(value)
         self._check()
+
+    def undo_changes(self) -> None:
+        """Put back what the last `apply_changes` changed."""
+        if self._undo is not None and not self._locked:
+            self._put(self._undo[0])
+        self._forget_undo()
+
+    def _forget_undo(self) -> None:
+        self._undo = None
+        self.budget.show_undo(False)
 
     # Files.
 
@@ -236,11 +350,14 @@ class SettingsPage(QWidget):
         self.message.hide()
         self.form.set_values(config.model_dump())
         self._check()
+        if self.toolbar.yaml.isChecked():
+            self.yaml.show_config(config)
 
     def _on_edited(self) -> None:
         self._timer.start()
 
     def _flush(self) -> None:
+        self.yaml.flush()
         if self._timer.isActive():
             self._check()
 
@@ -248,7 +365,10 @@ class SettingsPage(QWidget):
         """Validate the form, estimate, and tell the others if the outcome has changed."""
         self._timer.stop()
         before = self._config
-        result = validate_config(self.form.values())
+        values = self.form.values()
+        self._steps.push(values)
+        self.toolbar.show_steps((self._steps.can_undo, self._steps.can_redo))
+        result = validate_config(values)
         if isinstance(result, Config):
             self._config, self._problems = result, []
         else:
@@ -263,14 +383,31 @@ class SettingsPage(QWidget):
         if self._config != before or self._config is None:
             self.configChanged.emit(self._config)
 
+    def _find_longest(self) -> None:
+        """Say how long a sequence would fit."""
+        if self._config is None or self._fitted is None:
+            return
+        try:
+            self.budget.show_longest(longest_sequence(self._fitted))
+        except ModelError:
+            self.budget.show_longest(None)
+
     def _estimate_again(self) -> None:
         self._estimate, self._model_error = None, None
+        if self._undo is not None and self._undo[1] != self._config:
+            self._forget_undo()
+        self.budget.show_longest(None)
+        self.budget.errors.show_runs(finished_runs())
+        self._longest_timer.start()
         if self._config is None:
             self.budget.show_nothing(_("There is no estimate while a setting is wrong."))
             return
         try:
-            self._estimate = estimate(self._config)
-            self.budget.show_estimate(self._estimate, suggestions(self._config))
+            # While a run is live its own memory is on the card.
+            beside = None if self._locked else other_programs(self._config)
+            self._fitted = leaving_room(self._config, beside, card_total())
+            self._estimate = estimate(self._config, beside=beside)
+            self.budget.show_estimate(self._estimate, suggestions(self._fitted))
         except ModelError as error:
             self._model_error = error
             self.budget.show_nothing(str(error), blocking=not isinstance(error, UnknownModelError))

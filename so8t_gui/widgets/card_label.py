@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QLabel, QWidget
 from so8t_engine.i18n import _
 from so8t_engine.memory.nvml import NvmlMissing, read_memory
 from so8t_gui.forms import colours
+from so8t_gui.plain import plain_tooltip
 
 READ_MS = 1000
 #: Degrees Celsius, and part of the memory, from which on the label warns: the engine's own limits.
@@ -45,9 +46,9 @@ class CardLabel(QLabel):
             self._there = False
             self._timer.stop()
             self.setText(_("VRAM —: no NVIDIA card"))
-            self.setToolTip(reading.reason)
+            self.setToolTip(plain_tooltip(reading.reason))
             return
-        self.setToolTip(reading.name)
+        self.setToolTip(plain_tooltip(reading.name))
         parts = [
             _("VRAM %(used).1f of %(total).1f GiB")
             % {"used": reading.used / GIB, "total": reading.total / GIB}

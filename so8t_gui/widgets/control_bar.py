@@ -11,6 +11,7 @@ from so8t_engine.i18n import N_, _
 from so8t_engine.training.states import COMMAND_NAMES, STATE_NAMES, Command, State
 from so8t_gui.models.clock import format_duration
 from so8t_gui.models.run_model import RunModel
+from so8t_gui.plain import plain_tooltip
 from so8t_gui.run_controller import RunController
 
 MISSING_TEXT = "—"
@@ -111,7 +112,7 @@ class ControlBar(QFrame):
         self.start.setToolTip(
             _("A run is going on.")
             if live
-            else reason
+            else plain_tooltip(reason)
             if not possible
             else _("Starts a new run (Ctrl+Return).")
         )

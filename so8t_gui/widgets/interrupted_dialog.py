@@ -58,7 +58,9 @@ class InterruptedDialog(QDialog):
             self.list.addItem(QListWidgetItem(f"{run.path.name}   {self._when(run)}"))
         self.list.setCurrentRow(0)
         rows = min(6, len(self.runs))
-        self.list.setFixedHeight(rows * self.list.sizeHintForRow(0) + 2 * self.list.frameWidth() + 4)
+        self.list.setSpacing(2)
+        # The style's padding comes with the first painting, after which the hint of a row is too small.
+        self.list.setFixedHeight(rows * (self.list.fontMetrics().height() + 10) + 12)
         self.list.setVisible(len(self.runs) > 1)
         self.name = _plain(name="title")
         self.cause, self.loss = _plain(), _plain()
@@ -93,6 +95,7 @@ class InterruptedDialog(QDialog):
             layout.addWidget(widget)
         layout.addSpacing(6)
         layout.addLayout(row)
+        self.go.setFocus()
         self.list.currentRowChanged.connect(lambda _row: self._show())
         self._show()
 

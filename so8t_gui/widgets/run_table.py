@@ -12,6 +12,7 @@ from so8t_engine.history.summary import RunSummary
 from so8t_engine.i18n import _
 from so8t_engine.training.states import STATE_NAMES
 from so8t_gui import theme
+from so8t_gui.plain import plain_tooltip
 
 MISSING_TEXT = "—"
 Index = QModelIndex | QPersistentModelIndex
@@ -72,8 +73,7 @@ class RunTable(QAbstractTableModel):
             return self._text(run, column)
         if role == Qt.ItemDataRole.ToolTipRole and column in {0, 4}:
             # A tooltip takes markup when it looks like some; what a person wrote is shown as it is.
-            note = run.notes.note.replace("<", "‹")
-            return f"{run.summary.path}\n{note}".strip()
+            return plain_tooltip(f"{run.summary.path}\n{run.notes.note}".strip())
         if role == Qt.ItemDataRole.TextAlignmentRole and column in {2, 3}:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         if role == Qt.ItemDataRole.ForegroundRole:

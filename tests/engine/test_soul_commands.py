@@ -194,7 +194,7 @@ def test_export_and_import_are_inverse_and_reported(soul_file: Path, tmp_path: P
     assert before.theta_safe is not None
     assert float((after.theta_safe - before.theta_safe).abs().max()) <= 1e-5
     assert after.metadata.gate_source == ""
-    assert after.metadata.schema_version == "1"
+    assert after.metadata.schema_version == "2"
 
 
 def test_export_says_what_was_missing(tmp_path: Path) -> None:

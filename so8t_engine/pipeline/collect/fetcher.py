@@ -188,7 +188,7 @@ class Fetcher:
         head, body = self._files(url)
         try:
             record = json.loads(head.read_text(encoding="utf-8"))
-            return Page(record["url"], record["headers"], body.read_bytes(), record["retrieved"])
+            return Page(record["url"] or url, record["headers"], body.read_bytes(), record["retrieved"])
         except (OSError, ValueError, KeyError):
             return None
 
@@ -199,6 +199,8 @@ class Fetcher:
         temporary.replace(body)
         record = asdict(page)
         del record["body"]
+        if page.url == url:  # not where the server was then: its port may be another now
+            record["url"] = ""
         write_atomically(head, json.dumps(record))  # last: what it describes is there
 
 

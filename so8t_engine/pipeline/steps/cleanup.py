@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
-from so8t_engine.i18n import N_, _
+from pathlib import Path
+
+from so8t_engine.config.fields import setting
+from so8t_engine.i18n import N_
 from so8t_engine.pipeline.context import StepContext
-from so8t_engine.pipeline.errors import PipelineError
 from so8t_engine.pipeline.step import Step, StepResult, StepSettings
 
 
 class CleanupSettings(StepSettings):
-    """What the step does."""
+    """What may go."""
+
+    scratch: bool = setting(
+        True, N_("Scratch"), N_("Deletes downloads, indexes and other files that are no result.")
+    )
+    outputs: list[str] = setting(
+        [],
+        N_("Outputs of steps"),
+        N_("Names of steps whose outputs are deleted too; they are made again when another step needs them."),
+    )
+    checkpoints: bool = setting(
+        True,
+        N_("Checkpoints of uploaded runs"),
+        N_("Deletes checkpoints that nobody pinned, of this pipeline's runs that are finished and uploaded."),
+    )
+    startup_task: bool = setting(
+        False, N_("Start-up task"), N_("Removes the task that continues interrupted runs when you log on.")
+    )
+    trash: bool = setting(
+        True,
+        N_("Into the trash"),
+        N_("Moves outputs and checkpoints into the system's trash where there is one."),
+    )
 
 
 class CleanupStep(Step[CleanupSettings]):
-    """Not part of this version."""
+    """Deletes what this pipeline made and nobody needs."""
 
     name = "cleanup"
     title = N_("Cleanup")
-    available = False
+    needs = ("collect", "preprocess", "soul", "train", "integrate", "evaluate", "upload")
+    code = ("so8t_engine.pipeline.cleanup",)
+    reads_inputs = False
+
+    def listing(self, work: Path) -> list[dict[str, object]]:
+        """What it would delete now, with sizes; for ``--dry-run`` and the window."""
+        from so8t_engine.pipeline.cleanup.run import listing
+
+        return [one.record() for one in listing(self.settings, work)]
 
     def run(self, context: StepContext) -> StepResult:
-        raise PipelineError(
-            _("The step %(name)s is not part of this version.") % {"name": _(self.title)},
-            _("Switch it off in the configuration."),
-        )
+        from so8t_engine.pipeline.cleanup.run import clean_up
+
+        return clean_up(self.settings, context)

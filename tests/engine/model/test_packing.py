@@ -38,7 +38,10 @@ def _rows(lengths: list[int], seed: int = 0) -> list[Encoded]:
     return rows
 
 
-@pytest.fixture(scope="module", params=["sdpa", "eager", "checkpointed", "gate in a layer", "plain"])
+@pytest.fixture(
+    scope="module",
+    params=["sdpa", "eager", "checkpointed", "gate in a layer", "plain", "plain, checkpointed"],
+)
 def model(request: pytest.FixtureRequest, tiny_model: Any) -> SO8TModel:  # noqa: ANN401
     kind = request.param
     config = Config.model_validate(
@@ -53,8 +56,8 @@ def model(request: pytest.FixtureRequest, tiny_model: Any) -> SO8TModel:  # noqa
                 "alpha_schedule": "learned", "alpha_start": 0.3, "init_std": 0.3, "commutator_weight": 0.1,
                 "gate_layers": [0] if kind == "gate in a layer" else [],
             },
-            "training": {"packing": True, "gradient_checkpointing": kind == "checkpointed"},
-            "memory": {"layers": "plain" if kind == "plain" else "lean"},
+            "training": {"packing": True, "gradient_checkpointing": "checkpointed" in kind},
+            "memory": {"layers": "plain" if "plain" in kind else "lean"},
         }
     )  # fmt: skip
     torch.manual_seed(5)

@@ -59,7 +59,7 @@ def test_the_file_names_what_it_belongs_to(tmp_path: Path) -> None:
     metadata = load_soul(tmp_path / "soul.safetensors").metadata
     assert metadata == _soul().metadata
     assert (metadata.schema_version, metadata.gate_form, metadata.gate_source) == (
-        "1",
+        "2",
         "residual",
         "scheduled",
     )

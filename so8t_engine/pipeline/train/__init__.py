@@ -1,0 +1,1 @@
+"""Training as a step: a run of the engine in a process of its own, resumed where it broke off."""

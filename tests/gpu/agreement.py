@@ -1,0 +1,81 @@
+"""Fifty steps by the lean layers beside fifty by transformers' and peft's own, on a card, from one start.
+
+``PYTHONPATH=. python tests/gpu/agreement.py`` trains a Phi-3.5-mini shape (random weights, nf4, rank 16, no
+dropout) on the same rows by ``memory.layers`` lean and plain, and plain once more with eager attention,
+whose rounding differs as kernels' do. Prints the language model's loss of each step side by side, and the
+largest distances.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+import torch
+
+from so8t_engine.memory.allocator import prefer_expandable_segments
+
+STACKS: dict[str, dict[str, Any]] = {
+    "plain": {"memory.layers": "plain"},
+    "lean": {"memory.layers": "lean", "memory.offload_activations": True},
+    "plain, eager attention": {"memory.layers": "plain", "model.attention": "eager"},
+}
+
+
+def losses(settings: dict[str, Any], length: int, steps: int, quantization: str) -> list[float]:
+    """The LM loss of each step. Eight rows of random tokens come round, so that something can be learned."""
+    from so8t_engine.benchmark.random_base import random_base
+    from so8t_engine.benchmark.train import Job, _config, _optimizer, _so8t
+
+    device = torch.device("cuda")
+    job = Job("so8t", "phi35", quantization, length, settings=settings | {"training.learning_rate": 5e-4})
+    config = _config(job)
+    torch.manual_seed(7)
+    base = random_base(
+        "phi35", quantization, double_quant=True, attention=config.model.attention, dtype=torch.bfloat16,
+        device=device,
+    )  # fmt: skip
+    model, loss_of = _so8t(job, base, config)
+    optimizer = _optimizer(model, config, job)
+    random = torch.Generator().manual_seed(1)
+    rows = [torch.randint(3, 32000, (1, length), generator=random).to(device) for _row in range(8)]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    found = []
+    for step in range(steps):
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = loss_of(rows[step % 8])
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        found.append(float(model.last_terms["lm"][0]))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--quantization", default="nf4")
+    arguments = parser.parse_args()
+    prefer_expandable_segments()
+    found = {}
+    for name, settings in STACKS.items():
+        found[name] = losses(settings, arguments.length, arguments.steps, arguments.quantization)
+        torch.cuda.empty_cache()
+    for step, row in enumerate(zip(*found.values(), strict=True)):
+        sys.stdout.write(f"{step:3d} " + " ".join(f"{value:9.5f}" for value in row) + "\n")
+    plain = found["plain"]
+    apart = {
+        name: max(abs(one - other) / one for one, other in zip(plain, values, strict=True))
+        for name, values in found.items()
+    }
+    sys.stdout.write(
+        json.dumps({"stacks": list(found), "largest_relative_difference_from_plain": apart}) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

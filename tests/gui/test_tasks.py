@@ -1,0 +1,180 @@
+"""Everyday tasks done as a person does them, with clicks and keys only, and the steps counted.
+
+A step is a click, a shortcut, or a text typed into one place. Run the same under a real X screen with
+``xvfb-run -a python -m pytest tests/gui/test_tasks.py -s`` and ``QT_QPA_PLATFORM=xcb``; the counts are
+printed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QPoint, Qt, QTimer
+from PySide6.QtGui import QAction
+from PySide6.QtWidgets import QApplication, QFileDialog, QLineEdit, QMenu, QWidget
+from pytestqt.qtbot import QtBot
+from recorded_runs import recorded_run
+
+from so8t_engine.config import Config
+from so8t_engine.i18n import language
+from so8t_gui import theme
+from so8t_gui.charts.chart_menu import ChartMenu
+from so8t_gui.main_window import MainWindow
+from so8t_gui.widgets.palette import CommandPalette
+
+LEFT = Qt.MouseButton.LeftButton
+Ready = Callable[[], bool]
+
+
+class Person:
+    """Clicks and types on what is visible, and counts."""
+
+    def __init__(self, window: MainWindow, qtbot: QtBot) -> None:
+        self.window, self._qtbot, self.steps = window, qtbot, 0
+
+    def click(self, widget: QWidget, place: QPoint | None = None, *, ctrl: bool = False) -> None:
+        self._qtbot.waitUntil(lambda: widget.isVisible() and widget.isEnabled(), timeout=10_000)
+        self.steps += 1
+        keys = Qt.KeyboardModifier.ControlModifier if ctrl else Qt.KeyboardModifier.NoModifier
+        self._qtbot.mouseClick(widget, LEFT, keys, place or widget.rect().center())
+
+    def keys(self, widget: QWidget, key: Qt.Key, modifier: Qt.KeyboardModifier) -> None:
+        self.steps += 1
+        self._qtbot.keyClick(widget, key, modifier)
+
+    def write(self, field: QWidget, text: str) -> None:
+        """Type into a field in place of what it holds."""
+        self.steps += 1
+        if isinstance(field, QLineEdit):
+            field.selectAll()
+        self._qtbot.keyClicks(field, text)
+
+    def page(self, name: str) -> None:
+        index = [spec.name for spec in self.window.pages.specs].index(name)
+        navigation = self.window.navigation
+        self.click(navigation.viewport(), navigation.visualItemRect(navigation.item(index)).center())
+        self.wait(lambda: self.window.pages.currentIndex() == index)
+
+    def menu(self, text: str) -> QMenu:
+        """Click on a menu of the menu bar."""
+        self.steps += 1
+        actions = self.window.menuBar().actions()
+        found = next(a for a in actions if a.text().replace("&", "").startswith(text)).menu()
+        assert isinstance(found, QMenu)
+        return found
+
+    def choose(self, menu: QMenu, *texts: str) -> None:
+        """Click through a menu that is open or in the menu bar, entry by entry."""
+        for text in texts:
+            menu.aboutToShow.emit()
+            action: QAction = next(a for a in menu.actions() if a.text().replace("&", "").startswith(text))
+            self.steps += 1
+            inner = action.menu()
+            if isinstance(inner, QMenu):
+                menu = inner
+            else:
+                action.trigger()
+
+    def wait(self, ready: Ready, seconds: float = 10) -> None:
+        self._qtbot.waitUntil(ready, timeout=int(seconds * 1000))
+
+
+@pytest.fixture
+def person(window: MainWindow, qtbot: QtBot, request: pytest.FixtureRequest) -> Iterator[Person]:
+    window.activateWindow()
+    person = Person(window, qtbot)
+    yield person
+    sys.stdout.write(f"\n{request.node.name}: {person.steps} steps\n")
+
+
+def two_runs(config: Config) -> Path:
+    folder = Path(config.run.directory)
+    recorded_run(config, folder / "one", 40)
+    recorded_run(config, folder / "two", 60)
+    return folder
+
+
+def test_change_the_sequence_length_and_see_the_budget(person: Person) -> None:
+    person.page("settings")
+    page = person.window.settings_page
+    row = page.form.rows["data.max_length"]
+    field = row.editor.findChildren(QLineEdit)[0]
+    old = page._estimate
+    person.click(field)
+    person.write(field, "96")
+    person.wait(lambda: page.config() is not None and page.config().data.max_length == 96)  # type: ignore[union-attr]
+    assert old is not None
+    assert page._estimate is not None
+    assert page._estimate.peak_bytes < old.peak_bytes
+    assert person.steps == 3
+
+
+def test_compare_two_runs(person: Person, demo_config: Config) -> None:
+    two_runs(demo_config)
+    person.page("history")
+    page = person.window.history_page
+    person.wait(lambda: page.table_model.rowCount() == 2)
+    for row in (0, 1):
+        place = page.table.visualRect(page.table_model.index(row, 0)).center()
+        person.click(page.table.viewport(), place, ctrl=row == 1)
+    person.click(page.list.compare_button)
+    person.wait(lambda: page.stack.currentIndex() == 2 and len(page.comparison.board.runs) == 2)
+    assert person.steps == 4
+
+
+def test_export_a_chart(
+    person: Person, demo_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = two_runs(demo_config)
+    person.window.open_run(folder / "one")
+    view = person.window.history_page.view
+    person.wait(lambda: view.isVisible() and view.redraws > 0)
+    target = tmp_path / "loss.csv"
+    # The system's file dialog is not ours: its answer stands for a name typed and Enter.
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_args: (str(target), "Table (*.csv)"))
+    button = view.overview.loss.header.findChildren(ChartMenu)[0]
+    QTimer.singleShot(0, button.menu().close)
+    person.steps += 1
+    person.choose(button.menu(), "Export as")
+    person.steps += 1
+    assert target.read_text(encoding="utf-8").startswith("step,training")
+    assert person.steps == 3
+
+
+def test_switch_language_and_theme(person: Person) -> None:
+    person.choose(person.menu("View"), "Language", "日本語")
+    assert language() == "ja"
+    person.choose(person.menu("表示"), "テーマ", "ダーク")
+    assert theme.current().name == "dark"
+    assert person.steps == 6
+    person.window.show_as("en", "light")
+
+
+def test_find_the_highest_commutator_block(person: Person, demo_config: Config) -> None:
+    folder = two_runs(demo_config)
+    person.window.open_run(folder / "two")
+    view = person.window.history_page.view
+    person.wait(view.isVisible)
+    bar = view.tabs.tabBar()
+    person.click(bar, bar.tabRect(1).center())
+    person.wait(lambda: view.rotations.highest.isEnabled())
+    person.click(view.rotations.highest)
+    assert view.rotations.block.value() == view.rotations.strip.largest()
+    assert person.steps == 2
+
+
+def test_go_anywhere_by_typing(person: Person, demo_config: Config) -> None:
+    two_runs(demo_config)
+    window = person.window
+    person.choose(person.menu("Help"), "Commands")
+    palette = [w for w in QApplication.topLevelWidgets() if isinstance(w, CommandPalette) and w.isVisible()][
+        -1
+    ]
+    field = palette.field
+    person.write(field, "view history")
+    person.keys(field, Qt.Key.Key_Return, Qt.KeyboardModifier.NoModifier)
+    person.wait(lambda: window.pages.specs[window.pages.currentIndex()].name == "history")
+    assert person.steps == 4
