@@ -173,12 +173,14 @@ class CheckpointEvent(Event):
 
 
 class SampleEvent(Event):
-    """Text that the model wrote."""
+    """Text that the model wrote, and the heads' probabilities at the prompt's last token."""
 
     type: Literal["sample"] = "sample"
     step: int
     prompt: str
     text: str
+    task: list[float] | None = None
+    safety: list[float] | None = None
 
 
 class WarningEvent(Event):

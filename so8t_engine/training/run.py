@@ -34,6 +34,7 @@ from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.resume import check_rows, starting_point
 from so8t_engine.training.run_config import readable_config
 from so8t_engine.training.run_directory import RunDirectory
+from so8t_engine.training.samples import SampleWriter
 from so8t_engine.training.sampling import (
     MemorySampler,
     card_used,
@@ -155,6 +156,8 @@ def _train_prepared(
     start: str | None = None
     held_out = HeldOut(prepared, control)
     observer = StepObserver(model, config, run, control, held_out)
+    if config.samples.every is not None:
+        observer.samples = SampleWriter(prepared, control)
     rows_sha256 = rows_digest({"train": prepared.train, **prepared.held_out})
     if loaded is not None:
         check_rows(loaded, rows_sha256)

@@ -123,7 +123,9 @@ class RunModel:
                     "step": event.step,
                     "prompt": event.prompt,
                 }
-                self.log.add(event.time, Level.DETAIL, f"{text}\n{event.text}")
+                heads = zip(("ALLOW", "ESCALATION", "DENY", "REFUSE"), event.task or (), strict=False)
+                read = ", ".join(f"{name} {value:.2f}" for name, value in heads)
+                self.log.add(event.time, Level.DETAIL, f"{text}\n{event.text}\n{read}".rstrip())
             case WarningEvent():
                 if event.kind == "oom":
                     self._mark(Kind.MEMORY, event)
