@@ -270,6 +270,26 @@ def bench_ui(context: typer.Context, as_json: JsonOption = False) -> None:
     raise typer.Exit(status)
 
 
+@bench.command("train")
+def bench_train(
+    shape: Annotated[
+        str, typer.Option(help="auto, demo (the CPU), phi35, llama32_1b or qwen25_15b")
+    ] = "auto",
+    length: Annotated[list[int] | None, typer.Option(help="tokens of a row; may be repeated")] = None,
+    quantization: Annotated[str, typer.Option(help="nf4, int8 or none")] = "nf4",
+    stack: Annotated[list[str] | None, typer.Option(help="so8t, plain or liger; may be repeated")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="how often each is measured, in alternation")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Training steps beside plain transformers and peft: speed, memory, losses."""
+    from so8t_engine.commands.bench import bench_training
+
+    text, result = bench_training(
+        shape, length or [512, 2048], quantization, stack or ["so8t", "plain"], rounds
+    )
+    _print_result(text, result, as_json)
+
+
 soul = typer.Typer(no_args_is_help=True, help="Soul files: everything SO8T trained")
 app.add_typer(soul, name="soul")
 ForceOption = Annotated[bool, typer.Option("--force", help="replace the file if it exists")]

@@ -126,3 +126,26 @@ def upload(
         endpoint=endpoint or HUB, told=errors.print,
     )  # fmt: skip
     print_result(text, result, as_json)
+
+
+@results.command()
+def integrate(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="the result's folder; a second call goes on there")],
+    images: Annotated[Path | None, typer.Option(help="Parquet with image, caption, language, split")] = None,
+    encoder: Annotated[str, typer.Option(help="embedded, or a CLIP or SigLIP folder or Hub id")] = "embedded",
+    steps: Annotated[int, typer.Option(min=1, help="of the projector")] = 200,
+    gguf: Annotated[list[GgufKind] | None, typer.Option(help="also write this; may be repeated")] = None,
+    untie: Annotated[bool, typer.Option("--untie", help="as bake has it")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Pictures through a frozen encoder and a trained projector in front of the run, then bake and GGUF."""
+    from so8t_engine.commands.integrate import integrate_run, text_of
+    from so8t_engine.vision.training import ProjectorTraining
+
+    report = integrate_run(
+        run, out, images=images, encoder=encoder, training=ProjectorTraining(steps=steps),
+        gguf=[kind.value for kind in gguf or ()], untie=untie, scratch=out, console=errors,
+    )  # fmt: skip
+    (out / "projector.pt").unlink(missing_ok=True)
+    print_result(text_of(report, out), {"out": str(out), **report}, as_json)

@@ -24,6 +24,7 @@ from so8t_engine.i18n import LANGUAGES, _, language, set_language
 from so8t_engine.training.states import Command
 from so8t_gui import theme
 from so8t_gui.charts.line_chart import LineChart
+from so8t_gui.chat_runner import ChatRunner
 from so8t_gui.icons import icon, program_icon
 from so8t_gui.models.history import summarise
 from so8t_gui.models.known_rows import KnownRows
@@ -31,8 +32,10 @@ from so8t_gui.notification import notify
 from so8t_gui.notifier import Notifier
 from so8t_gui.page_stack import PageSpec, PageStack
 from so8t_gui.pages.about_page import AboutPage
+from so8t_gui.pages.chat_page import ChatPage
 from so8t_gui.pages.doctor_page import DoctorPage
 from so8t_gui.pages.history_page import HistoryPage
+from so8t_gui.pages.inspect_page import InspectPage
 from so8t_gui.pages.run_page import RunPage
 from so8t_gui.pages.settings_page import SettingsPage
 from so8t_gui.preferences import Preferences
@@ -68,6 +71,8 @@ class MainWindow(QMainWindow):
         self._history_folder = Path(config.run.directory)
         self._ending: EndingDialog | None = None
         self.start_up = StartUp(self)
+        # Not the page's: the model stays loaded through a change of language or theme.
+        self.chat = ChatRunner(self)
         self.notifier = Notifier(self, self.controller, preferences)
         self.notifier.alarmed.connect(lambda *words: self.run_page.show_alarm(*words))
         self._asking = False
@@ -108,6 +113,8 @@ class MainWindow(QMainWindow):
             PageSpec("run", _("Run"), self._make_run_page),
             PageSpec("settings", _("Settings"), self._make_settings_page),
             PageSpec("history", _("History"), self._make_history_page),
+            PageSpec("chat", _("Chat"), self._make_chat_page),
+            PageSpec("inspect", _("Inspect"), lambda: InspectPage(self._history_folder)),
             PageSpec("pipeline", _("Pipeline"), self._make_pipeline_page),
             PageSpec("doctor", _("Doctor"), lambda: DoctorPage(self._history_folder)),
             PageSpec("about", _("About"), AboutPage),
@@ -132,6 +139,21 @@ class MainWindow(QMainWindow):
         page.attach_asked.connect(self.attach)
         page.resume_asked.connect(self.resume)
         page.duplicate_asked.connect(self.duplicate)
+        return page
+
+    def _make_chat_page(self) -> ChatPage:
+        return ChatPage(self.chat, self.controller, self.preferences, self._history_folder)
+
+    @property
+    def chat_page(self) -> ChatPage:
+        page = self.pages.page("chat")
+        assert isinstance(page, ChatPage)
+        return page
+
+    @property
+    def inspect_page(self) -> InspectPage:
+        page = self.pages.page("inspect")
+        assert isinstance(page, InspectPage)
         return page
 
     def _make_pipeline_page(self) -> QWidget:
@@ -320,6 +342,10 @@ class MainWindow(QMainWindow):
             self.history_page.shut_down()
         if self.pages.is_built("settings"):
             self.settings_page.shut_down()
+        if self.pages.is_built("chat"):
+            self.chat_page.shut_down()
+        if self.pages.is_built("inspect"):
+            self.inspect_page.shut_down()
         doctor = self.pages.page("doctor") if self.pages.is_built("doctor") else None
         if isinstance(doctor, DoctorPage):
             doctor.shut_down()
@@ -349,6 +375,10 @@ class MainWindow(QMainWindow):
                 self.history_page.set_folder(Path(config.run.directory))
             else:
                 self._history_folder = Path(config.run.directory)
+            if self.pages.is_built("chat"):
+                self.chat_page.set_folder(Path(config.run.directory))
+            if self.pages.is_built("inspect"):
+                self.inspect_page.set_folder(Path(config.run.directory))
         self._refresh_start()
 
     def _learn_rows(self) -> None:
@@ -461,6 +491,7 @@ class MainWindow(QMainWindow):
         self.start_up.shut_down()
         self.notifier.shut_down()
         self._shut_pages_down()
+        self.chat.unload()
         if self.pipeline is not None:
             self.pipeline.shut_down()
         event.accept()

@@ -89,3 +89,15 @@ class Preferences:
     def set_board(self, name: str, arrangement: dict[str, Any]) -> None:
         """Keep how a board of charts is arranged."""
         self._store.setValue(f"boards/{name}", json.dumps(arrangement))
+
+    @property
+    def questions(self) -> list[str]:
+        """Questions kept on the chat page."""
+        value = self._store.value("chat/questions", [])
+        if isinstance(value, list):
+            return [str(one) for one in value]
+        return [str(value)] if value else []
+
+    @questions.setter
+    def questions(self, texts: list[str]) -> None:
+        self._store.setValue("chat/questions", texts)

@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What this person probed before is none of a test's business.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="so8t-tests-cache-")
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="so8t-tests-data-")
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from so8t_engine.model.compact import compact
+
 Values = dict[str, Any]
 
 #: Shapes from the models' config.json on the Hub; the weights are random.
@@ -116,6 +118,8 @@ def random_base(
     tensors = [*model.named_parameters(), *model.named_buffers()]
     left = [name for name, tensor in tensors if tensor.device.type == "meta"]
     assert not left, f"not materialised: {left}"
+    if device.type == "cuda":
+        compact(model)
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = kind == "nf4", kind == "int8"
     model.config.use_cache = False
     result: nn.Module = model.eval()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from so8t_engine.config import Config
 from so8t_engine.training.optimizer import make_optimizer
 
-STACKS = ("so8t", "plain", "liger", "unsloth")
+STACKS = ("so8t", "plain", "liger")
 TARGETS = {
     "phi3": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
     "other": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
@@ -168,8 +168,7 @@ def _optimizer(model: nn.Module, config: Config, job: Job) -> torch.optim.Optimi
 
 def available(stack: str) -> bool:
     """Whether what the stack needs is installed."""
-    needed = {"liger": "liger_kernel", "unsloth": "unsloth"}.get(stack)
-    return needed is None or find_spec(needed) is not None
+    return stack != "liger" or find_spec("liger_kernel") is not None
 
 
 def run_job(job: Job) -> dict[str, Any]:

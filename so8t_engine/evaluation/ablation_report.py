@@ -100,6 +100,7 @@ def picture(report: dict[str, Any]) -> Any:  # noqa: ANN401
                 axes.plot([entry["value"]], [row], "|", color="#222222", markersize=11)
         axes.set_title(_(TITLES[metric]), fontsize=8)
         axes.tick_params(labelsize=7)
+        axes.locator_params(axis="x", nbins=4)
         axes.set_yticks(range(len(arms)), [_(ARM_TITLES[arm]) for arm in arms])
         axes.spines["right"].set_visible(False)
     panels[0].invert_yaxis()

@@ -76,7 +76,8 @@ def evaluate_rows(
 
     said = through(_("tuned model"), rows, base=False)
     plain = through(_("base model"), rows, base=True, pooled=True)
-    probe_N = _probe(through, plain, labels, _probe_rows(tokenizer, train, limit, seed), seed)
+    probe_rows = _probe_rows(tokenizer, train, limit, min(PROBE_ROWS, 4 * len(rows)), seed)
+    probe_N = _probe(through, plain, labels, probe_rows, seed)
     report: dict[str, Any] = {
         "schema_version": 1,
         "split": split,
@@ -94,7 +95,7 @@ def evaluate_rows(
     if (labels.task_N >= 0).any():
         assert said.task_N4 is not None
         report["four_class"] = four_class_report(labels.task_N, said.task_N4, labels.safety_N, said.safety_N2)
-        report["probe"] = None if probe_N is None else {"rows": int(min(len(train), PROBE_ROWS))}
+        report["probe"] = None if probe_N is None else {"rows": len(probe_rows)}
         report["comparison"] |= compare_decisions(
             labels.task_N, labels.safety_N, said.task_N4.argmax(1), probe_N, seed
         )
@@ -105,10 +106,17 @@ def evaluate_rows(
     return report
 
 
-def _probe_rows(tokenizer: Any, train: Sequence[Row], limit: int, seed: int) -> list[Encoded]:  # noqa: ANN401
+def _probe_rows(
+    tokenizer: Any,  # noqa: ANN401
+    train: Sequence[Row],
+    limit: int,
+    most: int,
+    seed: int,
+) -> list[Encoded]:
+    """A seeded choice of labelled training rows: four times the held-out ones, `PROBE_ROWS` at most."""
     labelled = [row for row in train if row.task is not None]
-    if len(labelled) > PROBE_ROWS:
-        chosen = np.random.default_rng(seed).choice(len(labelled), PROBE_ROWS, replace=False)
+    if len(labelled) > most:
+        chosen = np.random.default_rng(seed).choice(len(labelled), most, replace=False)
         labelled = [labelled[i] for i in sorted(chosen.tolist())]
     return [encode_row(tokenizer, row, limit) for row in labelled]
 

@@ -33,7 +33,7 @@ def require_gguf() -> Any:  # noqa: ANN401
     except ImportError as error:
         raise SO8TError(
             _("Writing GGUF needs the package gguf, which is not installed."),
-            _("Install it with: pip install 'so8t-control-panel[gguf]'"),
+            _("Install it with: pip install gguf"),
         ) from error
     return gguf
 

@@ -179,7 +179,9 @@ def _budget(config: Config, machine: Machine, cpu: bool, beside: int | None) -> 
     return limit if machine.total is None else min(limit, machine.total - (beside or 0))
 
 
-def _notes(config: Config, geometry: ModelGeometry, found: Needed, machine: Machine) -> tuple[str, ...]:
+def _notes(
+    config: Config, geometry: ModelGeometry, found: Needed, machine: Machine, beside: int | None
+) -> tuple[str, ...]:
     notes = [_("Estimated for rows that fill the whole sequence length, not measured.")]
     if found.moment in _MOMENTS:
         notes.append(_(_MOMENTS[found.moment]))
@@ -189,6 +191,11 @@ def _notes(config: Config, geometry: ModelGeometry, found: Needed, machine: Mach
         notes.append(_("No NVIDIA card answers here; this is an estimate for one with the limit given."))
     elif machine.calibration.context is None:
         notes.append(_("The driver context differs from card to card by some 0.5 GB; the range includes it."))
+    if beside:
+        notes.append(
+            _("Other programs hold %(size)s GiB of the card; the limit leaves room for them.")
+            % {"size": gib(beside)}
+        )
     if machine.calibration.runs:
         notes.append(
             _("Corrected by what %(count)d finished runs on this device needed: %(percent)+.1f %%.")
@@ -270,7 +277,7 @@ def estimate(config: Config, machine: Machine | None = None, beside: int | None 
         beside_bytes=None if cpu else beside,
         terms=terms,
         phases=found.phases,
-        notes=_measured_notes(measured) if measured else _notes(config, geometry, found, where),
+        notes=_measured_notes(measured) if measured else _notes(config, geometry, found, where, beside),
         measured=measured,
         on_cpu=cpu,
     )

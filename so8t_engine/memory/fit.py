@@ -8,12 +8,15 @@ from typing import Any
 
 from so8t_engine.config import Config, validate_config
 from so8t_engine.i18n import _
-from so8t_engine.memory.budget import Estimate, estimate, gib
+from so8t_engine.memory.budget import Estimate, compute_bytes, estimate, gib, runs_on_cpu
+from so8t_engine.memory.geometry import model_geometry
 
 SHORTEST, LONGEST = 16, 131072
 #: Dotted setting → value, and what it means in words.
 Change = tuple[dict[str, Any], str]
 CHUNKS = (1024, 512, 256, 128, 64, 32)
+TILES = (512, 256)
+RANKS = (64, 32, 16, 8, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,16 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
     if isinstance(result, Config):
         return result
     raise ValueError(result[0].sentence)
+
+
+def leaving_room(config: Config, beside: int | None, total: int | None) -> Config:
+    """``config`` with a limit that leaves other programs on the card what they hold."""
+    if beside is None or total is None:
+        return config
+    room = max((total - beside) / 2**30, 0.25)
+    if room >= config.memory.limit_gib:
+        return config
+    return with_changes(config, {"memory.limit_gib": room})
 
 
 def longest_sequence(config: Config) -> int:
@@ -82,6 +95,7 @@ def _batches(config: Config) -> Iterator[Change]:
 
 def _candidates(config: Config) -> Iterator[list[Change]]:
     """Kinds of change, from the one that costs least; in each kind the smallest change first."""
+    yield from _free(config)
     if config.training.optimizer != "paged_adamw_8bit":
         yield [({"training.optimizer": "paged_adamw_8bit"}, _("Paged 8-bit AdamW as the optimizer."))]
     if config.model.quantization == "nf4" and not config.model.double_quant:
@@ -102,6 +116,20 @@ def _candidates(config: Config) -> Iterator[list[Change]]:
                 _("Gradient checkpointing on: about a third more time."),
             )
         ]
+    yield from _offloading(config)
+    yield [
+        (
+            {"memory.mlp_tile": tile},
+            _("MLPs in tiles of %(count)d tokens: a little slower.") % {"count": tile},
+        )
+        for tile in TILES
+        if tile < config.memory.mlp_tile
+    ]
+    yield [
+        ({"lora.r": rank}, _("Rank %(rank)d: smaller adapters, which learn less.") % {"rank": rank})
+        for rank in RANKS
+        if rank < config.lora.r
+    ]
     if config.model.quantization != "nf4":
         yield [
             (
@@ -109,6 +137,38 @@ def _candidates(config: Config) -> Iterator[list[Change]]:
                 _("nf4 quantisation: the frozen weights are stored more coarsely."),
             )
         ]
+
+
+def _free(config: Config) -> Iterator[list[Change]]:
+    """What costs nothing, or only a comparison that was asked for."""
+    if config.memory.layers == "plain":
+        yield [({"memory.layers": "lean"}, _("Lean decoder layers: the same results, and faster."))]
+    if config.memory.loss_path == "full":
+        yield [({"memory.loss_path": "chunked"}, _("The loss in chunks of tokens: the same result."))]
+    kept = config.memory.kept_layers
+    if kept and config.training.gradient_checkpointing:
+        yield [
+            (
+                {"memory.kept_layers": fewer},
+                _("%(count)d layers keep their activations: somewhat slower.") % {"count": fewer},
+            )
+            for fewer in sorted({kept // 2, kept // 4, 0}, reverse=True)
+            if fewer < kept
+        ]
+
+
+def _offloading(config: Config) -> Iterator[list[Change]]:
+    """Layers' inputs in system memory; together with checkpointing where that is off."""
+    if config.memory.offload_activations or config.memory.layers != "lean" or runs_on_cpu(config):
+        return
+    geometry = model_geometry(config.model.path, config.model.revision)
+    tokens = config.training.batch_size * config.data.max_length
+    size = geometry.layers * tokens * geometry.hidden * compute_bytes(config, cpu=False)
+    changes: dict[str, Any] = {"memory.offload_activations": True}
+    if not config.training.gradient_checkpointing:
+        changes["training.gradient_checkpointing"] = True
+    sentence = _("The layers' inputs wait in system memory (%(size)s GiB of it): a little slower.")
+    yield [(changes, sentence % {"size": gib(size)})]
 
 
 def _shorter(config: Config) -> Change | None:

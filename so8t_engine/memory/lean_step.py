@@ -6,7 +6,7 @@ alike, so each kind is gone through once (`lean_layers`) and the moments of all 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from so8t_engine.memory.lean_layers import F32, WORK, LayerShape, layer_backward, layer_forward
 from so8t_engine.memory.tape import Tape, rounded
@@ -18,11 +18,15 @@ PET_CHUNK = 512
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The highest moment of a part of the step: what is alive beyond what always is, by terms."""
+    """The highest moment of a part of the step: what is alive beyond what always is, by terms.
+
+    ``kept`` is of it what lasts and is large: activations that are not recomputed, all logits at once.
+    """
 
     name: str
     bytes: int
     terms: dict[str, int]
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +153,20 @@ def training_moment(shape: StepShape) -> Moment:
     tape = Tape()
     loss_backward(tape, shape)
     highest.see("loss", saved, tape.peak, tape.at_peak)
-    gradients = 0
+    gradients, all_kept = 0, kept
     for layer in reversed(range(shape.layers)):
         cost = costs[layer]
         kept -= cost.kept
         inputs = inputs_on_card(shape, layer)
         if shape.offload and shape.recomputes(layer):
-            inputs = 2 if layer else 1  # in use, and the next one on its way
+            # In use, the next one on its way, and (measured) the one before until the host has moved on.
+            inputs = 3 if layer else 2
         # The gradient of the layer's output is held from outside.
         highest.see("backward", kept + (inputs + 1) * states, cost.backward, cost.backward_terms, gradients)
         if not shape.accumulated:
             gradients += shape.lora_per_layer
-    return highest.moment
+    found = highest.moment
+    return replace(found, kept=all_kept + (found.terms.get(LOGITS, 0) if found.name == "loss" else 0))
 
 
 def loss_forward(tape: Tape, shape: StepShape, *, train: bool) -> None:

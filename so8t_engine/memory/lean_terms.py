@@ -79,7 +79,7 @@ def lean_phases(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: 
     phases = {}
     moment = training_moment(shape)
     held = always.gradients if shape.accumulated else 0
-    phases["step"] = _phase(moment.name, base, moment.terms, held)
+    phases["step"] = _phase(moment.name, base, moment.terms, held, moment.kept)
     update = always.gradients + always.update
     if sum(base.values()) + update > phases["step"].bytes:
         phases["step"] = _phase("optimizer", base, {"gradients": update}, 0)
@@ -93,9 +93,9 @@ def lean_phases(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: 
     return phases
 
 
-def _phase(name: str, base: dict[str, int], terms: dict[str, int], gradients: int) -> Phase:
+def _phase(name: str, base: dict[str, int], terms: dict[str, int], gradients: int, kept: int = 0) -> Phase:
     whole = dict(base)
     for term, size in terms.items():
         whole[term] = whole.get(term, 0) + size
     whole["gradients"] = whole.get("gradients", 0) + gradients
-    return Phase(name, whole, sum(terms.values()))
+    return Phase(name, whole, sum(terms.values()), kept)

@@ -6,8 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-import psutil
-
+from so8t_engine.config import Config
 from so8t_engine.memory.calibration import Calibration, calibration_for
 from so8t_engine.memory.nvml import NvmlReading, card_capability, read_memory
 
@@ -67,4 +66,17 @@ def this_machine(on_cpu: bool = False) -> Machine:
 
 def free_system_memory() -> int:
     """Bytes of system memory that are free for a run."""
+    import psutil
+
     return int(psutil.virtual_memory().available)
+
+
+def other_programs(config: Config) -> int | None:
+    """Bytes that other programs hold on the card now; None on the CPU or where no card answers.
+
+    Only while no run of this program is live.
+    """
+    if config.model.device == "cpu":
+        return None
+    reading = read_memory()
+    return reading.used if isinstance(reading, NvmlReading) else None

@@ -38,12 +38,13 @@ class Phase:
 
     Attributes:
         moment: where in the phase that is. terms: they add up to `bytes`.
-        short_lived: the part that comes and goes within a step.
+        short_lived: the part that comes and goes within a step. kept: activations that are not recomputed.
     """
 
     moment: str
     terms: dict[str, int]
     short_lived: int
+    kept: int = 0
 
     @property
     def bytes(self) -> int:

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from so8t_engine.config.sections import ModelConfig
 from so8t_engine.errors import ModelError
 from so8t_engine.i18n import _
+from so8t_engine.model.compact import compact
 from so8t_engine.model.dequantised import dequantise
 from so8t_engine.model.source import model_source
 
@@ -130,5 +131,7 @@ def load_base(config: ModelConfig) -> nn.Module:
     if device.type == "cpu" and config.quantization == "nf4":
         count = dequantise(model, dtype)
         log.info("%d nf4 layers dequantised once: there is no 4-bit kernel for training on the CPU", count)
+    if device.type == "cuda":
+        log.info("%d bytes of weights were laid side by side", compact(model))
     model.config.use_cache = False  # type: ignore[union-attr]
     return model.eval()

@@ -131,7 +131,8 @@ class ChatModel:
                     length += 1
                     hidden_1H = self._answerer.forward(ids_11, ids_11.new_ones((1, length)), cache)
                 logits_V, effect = self._look(hidden_1H)
-            logits_V[vocabulary.never_V[: len(logits_V)] & ~self._is_end(len(logits_V))] = -math.inf
+            never_V = vocabulary.never_V[: len(logits_V)] & ~self._is_end(len(logits_V))
+            logits_V = logits_V.clone().masked_fill(never_V, -math.inf)
             token = sample(logits_V, settings.temperature, settings.top_p, generator)
             if token in vocabulary.ends:
                 break

@@ -76,6 +76,8 @@ def publish_folder(
             {"format": 1, "name": target.name, "files": content}, indent=1, sort_keys=True
         ).encode()
         files.write_durably(temporary / MANIFEST, manifest)
+        if files.read_whole(temporary / MANIFEST) != manifest:
+            raise _not_as_written(target, MANIFEST)
         files.sync(temporary)
         _put_in_place(temporary, target)
         files.sync(target.parent)
@@ -117,12 +119,16 @@ def _content(folder: Path, meant: Mapping[str, str], target: Path) -> dict[str, 
         content[name] = {"bytes": len(data), "sha256": _sha256(data)}
     changed = [name for name, sha256 in meant.items() if content.get(name, {}).get("sha256") != sha256]
     if changed:
-        raise RunError(
-            _("%(path)s cannot be saved: the disk gave back something else than was written to %(file)s.")
-            % {"path": str(target), "file": changed[0]},
-            _("Check the disk; the run goes on and tries again."),
-        )
+        raise _not_as_written(target, changed[0])
     return content
+
+
+def _not_as_written(target: Path, name: str) -> RunError:
+    return RunError(
+        _("%(path)s cannot be saved: the disk gave back something else than was written to %(file)s.")
+        % {"path": str(target), "file": name},
+        _("Check the disk; the run goes on and tries again."),
+    )
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:

@@ -125,6 +125,7 @@ class MemoryEvent(Event):
         process_rss: resident memory of the trainer's process.
         source: where device_used came from: ``nvml`` or ``none``.
         temperature_c, utilisation, power_w: of the card: degrees Celsius, 0 to 1, watts.
+        throttled: why its clocks are held down, in the driver's words; empty when they are not.
     """
 
     type: Literal["memory"] = "memory"
@@ -140,6 +141,7 @@ class MemoryEvent(Event):
     temperature_c: float | None = None
     utilisation: float | None = None
     power_w: float | None = None
+    throttled: list[str] | None = None
 
 
 class EvaluationEvent(Event):
@@ -171,12 +173,14 @@ class CheckpointEvent(Event):
 
 
 class SampleEvent(Event):
-    """Text that the model wrote."""
+    """Text that the model wrote, and the heads' probabilities at the prompt's last token."""
 
     type: Literal["sample"] = "sample"
     step: int
     prompt: str
     text: str
+    task: list[float] | None = None
+    safety: list[float] | None = None
 
 
 class WarningEvent(Event):

@@ -28,6 +28,7 @@ from so8t_engine.training.saver import CheckpointSaver
 from so8t_engine.training.states import State
 
 if TYPE_CHECKING:
+    from so8t_engine.training.samples import SampleWriter
     from so8t_engine.training.trainer import SO8TTrainer
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class StepObserver:
         self._control = control
         self._held_out = held_out
         self._evaluate = held_out.during
+        self.samples: SampleWriter | None = None
         self.saver = CheckpointSaver(run, config.checkpoints, control.emit)
         self._asked = False
         self._terms: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -151,7 +153,10 @@ class StepObserver:
         file = self._run.rotations / f"step-{step:08d}.safetensors"
         name: str | None = file.relative_to(self._run.path).as_posix()
         data = serialise(
-            {"r_safe": rotations.safe_B88.cpu().contiguous(), "r_cmd": rotations.cmd_B88.cpu().contiguous()}
+            {
+                "r_safe": rotations.safe_B88.cpu().contiguous(),
+                "r_cmd": rotations.cmd_B88.cpu().contiguous(),
+            }
         )
         try:
             write_bytes_atomically(file, data)
@@ -181,6 +186,8 @@ class StepObserver:
         best = False
         if every and state.global_step % every == 0 and not last and not control.ending:
             best = self._is_best(state.global_step, self._evaluate(state.global_step))
+        if self.samples is not None and not control.ending and (last or self.samples.due(state.global_step)):
+            self.samples.write(state.global_step)
         self._asked |= control.take_checkpoint_request()
         due = self.saver.due(state.global_step) and not last
         if best and self._config.checkpoints.keep_best:

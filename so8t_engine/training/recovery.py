@@ -18,7 +18,7 @@ from so8t_engine.errors import MemoryLimitError
 from so8t_engine.i18n import _
 from so8t_engine.model.so8t_model import Batch, SO8TModel
 
-SMALLEST_CHUNK = 32
+SMALLEST_CHUNK, SMALLEST_TILE = 32, 256
 
 
 def cut(batch: Batch, rows: int | None) -> Iterator[Batch]:
@@ -43,37 +43,56 @@ class Recovery:
     """What has been changed since the start so that a step fits, and what can be changed still.
 
     Args:
-        model: whose loss chunk and checkpointing are changed.
+        model: whose loss chunk, checkpointing and lean layers are changed.
+
+    Attributes:
+        rows: that are computed at a time; None are all of a micro-batch.
+        changes: a sentence for each change, in order.
     """
 
     def __init__(self, model: SO8TModel) -> None:
         self._model = model
         self.rows: int | None = None
+        self.changes: list[str] = []
 
     def state(self) -> dict[str, Any]:
         """What was changed, for a checkpoint."""
+        lean = self._model.lean
+        own = None if lean is None else {
+            "kept_layers": lean.kept_layers, "offload": lean.offloads, "tile": lean.tile
+        }  # fmt: skip
         return {
             "rows": self.rows,
             "loss_chunk": self._model.loss_chunk,
             "checkpointing": self._model.checkpointing,
+            "lean": own,
+            "changes": list(self.changes),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Change what had been changed when `state` was called. A limit raised since is not lowered."""
         self.rows = state["rows"]
+        self.changes = [str(change) for change in state.get("changes", [])]
         self._model.loss_chunk = min(self._model.loss_chunk, int(state["loss_chunk"]))
         if state["checkpointing"] and not self._model.checkpointing:
             self._model.enable_checkpointing()
+        lean, own = self._model.lean, state.get("lean")
+        if lean is not None and own is not None:
+            lean.kept_layers = min(lean.kept_layers, int(own["kept_layers"]))
+            lean.tile = min(lean.tile, int(own["tile"]))
+            if own["offload"]:
+                lean.start_offload()
 
     def pieces(self, batch: Batch) -> list[Batch]:
         """The passes that a micro-batch takes at present."""
         return list(cut(batch, self.rows))
 
-    def change(self, largest: int) -> str:
+    def change(self, largest: int, tokens: int) -> str:
         """Make the next attempt need less memory; the change that costs least comes first.
 
         Args:
             largest: rows of the step's largest micro-batch.
+            tokens: of the largest micro-batch, padding included.
 
         Returns:
             What was changed, as a sentence for a person.
@@ -84,18 +103,35 @@ class Recovery:
         rows = min(self.rows or largest, largest)
         if rows > 1:
             self.rows = -(-rows // 2)
-            return _("%(rows)d rows are computed at a time from now on; the effective batch stays.") % {
+            change = _("%(rows)d rows are computed at a time from now on; the effective batch stays.") % {
                 "rows": self.rows
             }
-        self.rows = 1
-        if self._model.loss_chunk > SMALLEST_CHUNK and self._model.checkpointing:
-            self._model.loss_chunk = max(SMALLEST_CHUNK, self._model.loss_chunk // 4)
-            return _("The loss is computed in chunks of %(count)d tokens from now on.") % {
-                "count": self._model.loss_chunk
-            }
-        if not self._model.checkpointing:
-            self._model.enable_checkpointing()
+        else:
+            self.rows = 1
+            change = self._saving(tokens)
+        self.changes.append(change)
+        return change
+
+    def _saving(self, tokens: int) -> str:
+        """Another way through the model that keeps less at a time; the result is the same."""
+        model, lean = self._model, self._model.lean
+        if not model.checkpointing:
+            model.enable_checkpointing()
             return _("Gradient checkpointing is on from now on: about a third more time.")
+        if lean is not None and lean.kept_layers:
+            lean.kept_layers = 0
+            return _("The activations of all layers are recomputed from now on.")
+        if lean is not None and not lean.offloads and lean.start_offload():
+            return _("The layers' inputs wait in system memory from now on.")
+        chunk = min(model.loss_chunk, tokens)
+        if chunk > SMALLEST_CHUNK:
+            model.loss_chunk = max(SMALLEST_CHUNK, chunk // 4)
+            return _("The loss is computed in chunks of %(count)d tokens from now on.") % {
+                "count": model.loss_chunk
+            }
+        if lean is not None and (tile := min(lean.tile, tokens)) > SMALLEST_TILE:
+            lean.tile = max(SMALLEST_TILE, tile // 2)
+            return _("%(count)d tokens pass through an MLP at a time from now on.") % {"count": lean.tile}
         raise MemoryLimitError(
             _("One row does not fit into the memory limit, with everything that saves memory switched on."),
             _("The last checkpoint continues the run: shorten the sequence or raise the memory limit."),

@@ -34,7 +34,15 @@ from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.resume import check_rows, starting_point
 from so8t_engine.training.run_config import readable_config
 from so8t_engine.training.run_directory import RunDirectory
-from so8t_engine.training.sampling import MemorySampler, memory_facts, peak_facts
+from so8t_engine.training.samples import SampleWriter
+from so8t_engine.training.sampling import (
+    MemorySampler,
+    card_used,
+    memory_facts,
+    peak_facts,
+    predict,
+    remember_run,
+)
 from so8t_engine.training.schedules import gate_schedule, planned_steps
 from so8t_engine.training.states import State
 from so8t_engine.training.trainer import SO8TTrainer, seed_everything
@@ -106,6 +114,7 @@ class _Outcome:
     """How the run ended, filled as it goes."""
 
     def __init__(self) -> None:
+        self.card_used_before: int | None = None
         self.status: Literal["finished", "stopped", "aborted", "failed"] = "finished"
         self.reason = ""
         self.step = 0
@@ -121,6 +130,7 @@ def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outco
     settle(run.checkpoints)
     settle(run.path)
     loaded = starting_point(run, config, control) if resume else None
+    outcome.card_used_before = None if config.model.device == "cpu" else card_used()
     prepared = prepare(config, control)
     on_card = prepared.device.type == "cuda"
     if on_card and config.memory.cap_allocator:
@@ -146,6 +156,8 @@ def _train_prepared(
     start: str | None = None
     held_out = HeldOut(prepared, control)
     observer = StepObserver(model, config, run, control, held_out)
+    if config.samples.every is not None:
+        observer.samples = SampleWriter(prepared, control)
     rows_sha256 = rows_digest({"train": prepared.train, **prepared.held_out})
     if loaded is not None:
         check_rows(loaded, rows_sha256)
@@ -162,7 +174,8 @@ def _train_prepared(
     )
     total = planned_steps(config, len(prepared.train), len(trainer.batches))
     trainer.schedule = gate_schedule(config, total)
-    predicted = memory_facts(config)
+    estimated = predict(config)
+    predicted = memory_facts(estimated)
     facts = {"steps": total, "resumed_from": str(loaded.path) if loaded else ""}
     control.emit(InfoEvent(facts=prepared.facts | facts | predicted))
     control.check_loading()
@@ -212,7 +225,14 @@ def _train_prepared(
         held_out.after(trainer.state.global_step)
         outcome.status = "stopped" if control.is_(State.STOPPING) else "finished"
     control.check()
-    outcome.summary |= held_out.summary() | {"memory": predicted | peak_facts(prepared.device.type == "cuda")}
+    peaks = peak_facts(prepared.device.type == "cuda")
+    changes = trainer.recovery.changes
+    outcome.summary |= held_out.summary() | {"memory": predicted | peaks | {"changes": changes}}
+    if outcome.status == "finished":
+        fills = prepared.facts.get("tokens_longest", 0) >= config.data.max_length
+        remember_run(
+            config.name, estimated, peaks, fills=fills and not changes, before=outcome.card_used_before
+        )
     save_final(run, prepared, outcome.step, outcome.summary)
 
 

@@ -1,4 +1,4 @@
-"""Memory readings at 1 Hz from a thread of the trainer: allocator, card (NVML), process."""
+"""Memory readings at 2 Hz from a thread of the trainer: allocator, card (NVML), process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import psutil
 import torch
@@ -13,13 +14,14 @@ import torch
 from so8t_engine.config import Config
 from so8t_engine.errors import ModelError
 from so8t_engine.i18n import _
-from so8t_engine.memory.budget import estimate
+from so8t_engine.memory.budget import Estimate, estimate
+from so8t_engine.memory.calibration import Finished, remember
 from so8t_engine.memory.nvml import NvmlReading, read_memory
 from so8t_engine.training.events import Event, MemoryEvent, WarningEvent
 
 log = logging.getLogger(__name__)
 
-PERIOD_S = 1.0
+PERIOD_S = 0.5
 #: Degrees Celsius, and part of the card's memory, from which on a person is told.
 HOT_C, FULL = 75.0, 0.95
 
@@ -42,6 +44,9 @@ def memory_event(on_card: bool) -> MemoryEvent:
         temperature_c=device.temperature_c if isinstance(device, NvmlReading) else None,
         utilisation=device.utilisation if isinstance(device, NvmlReading) else None,
         power_w=device.power_w if isinstance(device, NvmlReading) else None,
+        throttled=list(device.throttled)
+        if isinstance(device, NvmlReading) and device.throttled is not None
+        else None,
     )
 
 
@@ -77,7 +82,7 @@ class CardWarnings:
 
 
 class MemorySampler:
-    """Emits a `MemoryEvent` each second until closed."""
+    """Emits a `MemoryEvent` twice a second until closed."""
 
     def __init__(self, emit: Callable[[Event], object], on_card: bool) -> None:
         self._emit = emit
@@ -103,12 +108,18 @@ class MemorySampler:
         self._thread.join(timeout=2.0)
 
 
-def memory_facts(config: Config) -> dict[str, int | str]:
-    """Limit and prediction of a run's memory, in bytes; without the prediction where none can be made."""
+def predict(config: Config) -> Estimate | None:
+    """The estimate of a run's memory; None where none can be made."""
     try:
-        found = estimate(config)
+        return estimate(config)
     except ModelError as error:
         log.info("no prediction of memory: %s", error)
+        return None
+
+
+def memory_facts(found: Estimate | None) -> dict[str, int | str]:
+    """Limit and prediction of a run's memory, in bytes; empty without a prediction."""
+    if found is None:
         return {}
     return {
         "memory_limit": found.budget_bytes,
@@ -128,6 +139,45 @@ def peak_facts(on_card: bool) -> dict[str, int | None]:
             "peak_reserved": torch.cuda.max_memory_reserved(),
         }
     return {"peak_process_rss": _peak_rss()}
+
+
+def card_used() -> int | None:
+    """Bytes that all programs hold on the card together; None without an NVIDIA card."""
+    reading = read_memory()
+    return reading.used if isinstance(reading, NvmlReading) else None
+
+
+def remember_run(
+    name: str, found: Estimate | None, peaks: dict[str, int | None], *, fills: bool, before: int | None
+) -> None:
+    """Keep a finished run's prediction and measurement for the estimates to come.
+
+    Args:
+        found: its estimate. peaks: of `peak_facts`.
+        fills: its longest row filled the sequence length, and nothing was changed under way.
+        before: `card_used` before this process touched the card; what is used beyond, less what the
+            allocator holds, is this process's context.
+    """
+    measured = peaks.get("peak_process_rss" if "peak_process_rss" in peaks else "peak_reserved")
+    if found is None or not measured:
+        return
+    on_card, context = "peak_reserved" in peaks, None
+    if on_card and before is not None and (used := card_used()) is not None:
+        outside = used - before - torch.cuda.memory_reserved()
+        context = outside if outside > 0 else None
+    remember(
+        Finished(
+            device=torch.cuda.get_device_name() if on_card else "cpu",
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            name=name,
+            predicted=found.peak_reserved_bytes if on_card else found.device_bytes,
+            plain=found.plain_bytes,
+            measured=measured,
+            fills=fills,
+            context=context,
+            source=found.source,
+        )
+    )
 
 
 def _peak_rss() -> int | None:

@@ -171,7 +171,10 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         release_memory()
         # A risky change: what stands is the state after the last whole step.
         self.observer.save_once(self, "change")
-        change = self.recovery.change(max(len(batch["task_N"]) for batch in self._step_batches))
+        change = self.recovery.change(
+            max(len(batch["task_N"]) for batch in self._step_batches),
+            max(batch["input_ids_NT"].numel() for batch in self._step_batches),
+        )
         self._totals = self._count(self._step_batches)
         self.run_control.emit(
             WarningEvent(

@@ -11,6 +11,7 @@ from so8t_gui import theme
 from so8t_gui.charts.board import ChartBoard
 from so8t_gui.charts.gate_panel import make_alpha_chart, update_alpha_chart
 from so8t_gui.charts.line_chart import LineChart, Series
+from so8t_gui.charts.memory_panel import memory_series
 from so8t_gui.models.marks import Kind
 from so8t_gui.models.names import TERMS, shown
 from so8t_gui.models.run_model import EVAL, TERM, RunModel
@@ -90,23 +91,11 @@ class OverviewBoard(ChartBoard):
             chart.draw(model.steps)
 
     def _draw_memory(self, model: RunModel) -> None:
-        s = theme.current().series
-        if model.has_card:
-            series = [
-                Series("device_used", _("card in use"), s[0]),
-                Series("memory_limit", _("limit"), s[7], dashed=True),
-                Series("memory_predicted", _("predicted peak"), s[3], dashed=True),
-                Series("reserved", _("reserved by the engine"), s[1]),
-                Series("allocated", _("allocated by the engine"), s[2]),
-            ]
-            self.memory.set_note("")
-        else:
-            series = [
-                Series("process_rss", _("trainer's process"), s[0]),
-                Series("memory_predicted", _("predicted peak"), s[3], dashed=True),
-            ]
-            self.memory.set_note(
-                _("No NVIDIA card: engine memory shown instead") if len(model.memory) else ""
-            )
-        self.memory.set_series(series)
+        note = (
+            ""
+            if model.has_card or not len(model.memory)
+            else _("No NVIDIA card: engine memory shown instead")
+        )
+        self.memory.set_note(note)
+        self.memory.set_series(memory_series(model.has_card))
         self.memory.draw(model.memory)

@@ -40,6 +40,8 @@ class MarkLayer(pg.GraphicsObject):  # type: ignore[misc]
         self._box = box
         self.marks: Marks | None = None
         self.x = "step"
+        #: Name of a phase → how strongly its band is tinted.
+        self.shades = dict(zip(PHASES, BAND_SHADES, strict=False))
         self.setZValue(-50)
 
     def boundingRect(self) -> QRectF:
@@ -72,7 +74,6 @@ class MarkLayer(pg.GraphicsObject):  # type: ignore[misc]
     def _paint_phases(self, painter: QPainter, view: QRectF, colour: QColor) -> None:
         assert self.marks is not None
         phases = self.marks.phases
-        names = list(PHASES)
         for index, phase in enumerate(phases):
             start = phase.elapsed if self.x == "elapsed" else phase.step
             if index + 1 < len(phases):
@@ -82,9 +83,9 @@ class MarkLayer(pg.GraphicsObject):  # type: ignore[misc]
                 end = view.right()
             left, right = max(start, view.left()), min(end, view.right())
             shade = QColor(colour)
-            order = names.index(phase.name) if phase.name in names else 0
-            shade.setAlphaF(BAND_SHADES[order])
-            if right > left and BAND_SHADES[order]:
+            strength = self.shades.get(phase.name, 0.0)
+            shade.setAlphaF(strength)
+            if right > left and strength:
                 painter.fillRect(QRectF(left, view.top(), right - left, view.height()), shade)
 
 

@@ -21,6 +21,7 @@ from so8t_engine.i18n import N_, _
 from so8t_engine.memory.budget import TERM_TITLES, Estimate, gib
 from so8t_engine.memory.fit import Suggestion
 from so8t_gui.forms import colours
+from so8t_gui.forms.estimate_errors import EstimateErrors
 from so8t_gui.forms.row import plain_label
 
 #: The bar's segments, and the estimate's terms in each.
@@ -116,11 +117,13 @@ class StackedBar(QWidget):
 class BudgetCard(QFrame):
     """Bar, the estimate in words, a legend, and where it does not fit: why, and a button that mends it.
 
-    Signals: ``apply_requested`` with a suggestion's changes; ``measure_requested`` when the person wants a
-    probe, or wants the running one to stop.
+    Signals: ``apply_requested`` with a suggestion's changes; ``undo_requested`` when what the last one
+    changed is to be as before; ``measure_requested`` when the person wants a probe, or wants the running one
+    to stop.
     """
 
     apply_requested = Signal(dict)
+    undo_requested = Signal()
     measure_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -140,6 +143,12 @@ class BudgetCard(QFrame):
         self.suggestion = plain_label(wrap=True)
         self.apply = QPushButton(_("Apply"))
         self.apply.clicked.connect(self._apply_first)
+        self.undo = QPushButton(_("Undo"))
+        self.undo.setToolTip(_("Puts back what the last suggestion changed."))
+        self.undo.clicked.connect(self.undo_requested)
+        self.undo.hide()
+        self.longest = plain_label(wrap=True)
+        self.longest.hide()
         self.others = QPushButton(_("Other ways"))
         self.others.setMenu(QMenu(self.others))
 
@@ -154,11 +163,14 @@ class BudgetCard(QFrame):
         column = QVBoxLayout(self)
         column.setContentsMargins(12, 10, 12, 10)
         column.setSpacing(6)
-        for widget in (title, self.bar, self.sentence, self.reason, self.suggestion, self.probe_note):
+        for widget in (
+            title, self.bar, self.sentence, self.reason, self.suggestion, self.longest, self.probe_note
+        ):  # fmt: skip
             column.addWidget(widget)
         buttons = QHBoxLayout()
         buttons.addWidget(self.apply)
         buttons.addWidget(self.others)
+        buttons.addWidget(self.undo)
         buttons.addStretch(1)
         buttons.addWidget(self.measure)
         column.addLayout(buttons)
@@ -178,6 +190,8 @@ class BudgetCard(QFrame):
             self._sizes.append(size)
         grid.setColumnStretch(1, 1)
         column.addWidget(self._legend)
+        self.errors = EstimateErrors()
+        column.addWidget(self.errors)
         self.show_nothing("")
 
     def show_nothing(self, reason: str, blocking: bool = False) -> None:
@@ -197,6 +211,16 @@ class BudgetCard(QFrame):
         for label, (_title, names) in zip(self._sizes, SEGMENTS, strict=True):
             label.setText(f"{gib(sum(estimate.terms.get(name, 0) for name in names))} GiB")
         self._refresh()
+
+    def show_undo(self, possible: bool) -> None:
+        """Whether the last suggestion can be taken back."""
+        self.undo.setVisible(possible)
+
+    def show_longest(self, tokens: int | None) -> None:
+        """The longest sequence that is estimated to fit; None while it is not known."""
+        text = "" if tokens is None else _("Longest sequence that is estimated to fit: %(tokens)d tokens.")
+        self.longest.setText(text % {"tokens": tokens} if text else "")
+        self.longest.setVisible(bool(text))
 
     def show_probe(self, running: bool, note: str) -> None:
         """Whether a probe is under way, and its last word."""
@@ -229,7 +253,7 @@ class BudgetCard(QFrame):
     def _colour(self) -> None:
         palette = self.palette()
         colours.tint(self.reason, colours.bad(palette), bold=True)
-        for label in (self.sentence, self.probe_note):
+        for label in (self.sentence, self.longest, self.probe_note):
             colours.tint(label, colours.muted(palette))
         for index, swatch in enumerate(self._swatches):
             name = self.bar.segment_colour(index).name()

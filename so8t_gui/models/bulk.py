@@ -142,6 +142,8 @@ class _Digestion:
                 step[row] = steps[before] if steps is not None and before >= 0 else 0
         names = ("allocated", "reserved", "device_used", "device_total", "process_rss")
         table: dict[str, Array] = {name: rows[name] / GIB for name in names}
+        table |= {name: rows[name] for name in ("temperature_c", "power_w")}
+        table["utilisation"] = 100.0 * rows["utilisation"]
         for name in ("memory_limit", "memory_predicted"):
             fact = model.facts.get(name)
             known = isinstance(fact, int | float)

@@ -18,7 +18,10 @@ import numpy.typing as npt
 BLOCK_BYTES = 16_000_000
 STEP = ("step", "time", "loss", "lr", "grad_norm", "tokens_per_s", "step_s", "of")
 GATE = ("step", "time", "alpha", "target", "final_target", "g")
-MEMORY = ("step", "time", "allocated", "reserved", "device_used", "device_total", "process_rss")
+MEMORY = (
+    "step", "time", "allocated", "reserved", "device_used", "device_total", "process_rss",
+    "temperature_c", "power_w", "utilisation",
+)  # fmt: skip
 FREQUENT = {"step": STEP, "gate": GATE, "memory": MEMORY}
 NUMBERS = tuple(dict.fromkeys(name for names in FREQUENT.values() for name in names))
 TERMS = "terms."

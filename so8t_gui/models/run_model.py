@@ -35,6 +35,7 @@ TERM = "term."
 EVAL = "eval."
 MIB = 2**20
 GIB = 2**30
+ACTIVITIES = {State.LOADING: "loading", State.RUNNING: "training", State.SAVING: "saving"}
 
 
 class RunModel:
@@ -70,6 +71,8 @@ class RunModel:
         self.end: EndEvent | None = None
         self.last_error: ErrorEvent | None = None
         self.clock = RunClock()
+        #: What the trainer did when: loading, training, evaluation, saving; with the same marks.
+        self.activities = Marks(rows=self.marks.rows)
         self.log = RunLog()
 
     @property
@@ -120,7 +123,9 @@ class RunModel:
                     "step": event.step,
                     "prompt": event.prompt,
                 }
-                self.log.add(event.time, Level.DETAIL, f"{text}\n{event.text}")
+                heads = zip(("ALLOW", "ESCALATION", "DENY", "REFUSE"), event.task or (), strict=False)
+                read = ", ".join(f"{name} {value:.2f}" for name, value in heads)
+                self.log.add(event.time, Level.DETAIL, f"{text}\n{event.text}\n{read}".rstrip())
             case WarningEvent():
                 if event.kind == "oom":
                     self._mark(Kind.MEMORY, event)
@@ -130,6 +135,8 @@ class RunModel:
                 self.log.add(event.time, Level.ERROR, f"{event.sentence} {event.mend}".strip())
             case ProgressEvent():
                 self.progress = event
+                if self.state is State.RUNNING:  # work that is no step: an evaluation
+                    self._enter("evaluation", event)
             case InfoEvent():
                 self.facts.update(event.facts)
                 for name, value in event.facts.items():
@@ -149,6 +156,8 @@ class RunModel:
             self.last_error = None
         if event.to is State.RUNNING:
             self.progress = None
+        if (name := ACTIVITIES.get(event.to)) is not None:
+            self._enter(name, event)
         if event.to is State.PAUSED:
             self._mark(Kind.PAUSE, event)
         text = _("State: %(state)s") % {"state": _(STATE_NAMES[event.to])}
@@ -157,6 +166,11 @@ class RunModel:
 
     def _elapsed(self, event: Event) -> float:
         return self.clock.elapsed(event.time)
+
+    def _enter(self, activity: str, event: Event) -> None:
+        """The trainer does something else from now on."""
+        step = self.last_step.step if self.last_step else 0
+        self.activities.enter(activity, step, self._elapsed(event))
 
     def _mark(self, kind: Kind, event: Event, step: int | None = None) -> None:
         place = step if step is not None else self.last_step.step if self.last_step is not None else 0
@@ -167,6 +181,7 @@ class RunModel:
         for columns in (self.steps, self.gate, self.rotation, self.memory, self.evaluation):
             columns.truncate_from(step)
         self.marks.rewind(step)
+        self.activities.phases = [phase for phase in self.activities.phases if phase.step < step]
         self.snapshots = [s for s in self.snapshots if s.step < step]
         self.evaluations = [e for e in self.evaluations if e.step < step]
         if self.converged_at is not None and self.converged_at >= step:
@@ -180,6 +195,7 @@ class RunModel:
     def _on_step(self, event: StepEvent) -> None:
         self.rewind_before(event.step)
         self.last_step = event
+        self._enter("training", event)
         self.progress = None
         self.clock.on_step(event.step_s)
         if not math.isfinite(event.loss):
@@ -249,6 +265,8 @@ class RunModel:
         for name in ("allocated", "reserved", "device_used", "device_total", "process_rss"):
             value = getattr(event, name)
             row[name] = None if value is None else value / GIB
+        row |= {"temperature_c": event.temperature_c, "power_w": event.power_w}
+        row["utilisation"] = None if event.utilisation is None else 100.0 * event.utilisation
         for name in ("memory_limit", "memory_predicted"):
             fact = self.facts.get(name)
             row[name] = fact / GIB if isinstance(fact, int | float) else None
@@ -256,6 +274,7 @@ class RunModel:
 
     def _on_evaluation(self, event: EvaluationEvent) -> None:
         self.evaluations.append(event)
+        self._enter("training", event)
         self.progress = None
         # Charts follow one split, the one that is measured during the run.
         if event.split == self.evaluations[0].split:

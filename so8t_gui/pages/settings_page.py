@@ -27,8 +27,11 @@ from so8t_engine.errors import ConfigError, ModelError
 from so8t_engine.files import write_atomically
 from so8t_engine.i18n import _
 from so8t_engine.memory.budget import Estimate, estimate
-from so8t_engine.memory.fit import suggestions
+from so8t_engine.memory.calibration import finished_runs
+from so8t_engine.memory.fit import leaving_room, longest_sequence, suggestions
 from so8t_engine.memory.geometry import UnknownModelError
+from so8t_engine.memory.machine import other_programs
+from so8t_engine.memory.nvml import card_total
 from so8t_gui.charts.schedule_preview import SchedulePreview
 from so8t_gui.forms import colours
 from so8t_gui.forms.budget_bar import BudgetCard
@@ -43,6 +46,8 @@ from so8t_gui.forms.yaml_view import YamlView
 from so8t_gui.models.known_rows import KnownRows
 
 DEBOUNCE_MS = 120
+#: The longest sequence takes some twenty estimates: it is looked for once nobody is typing.
+LONGEST_MS = 400
 FIRST_PRESET = "demo"
 
 
@@ -64,6 +69,10 @@ class SettingsPage(QWidget):
         self._base: Config | None = None
         self._source = ""
         self._locked = False
+        self._fitted: Config | None = None
+        self._undo: tuple[dict[str, Any], Config | None] | None = None
+        self._longest_timer = QTimer(self, singleShot=True, interval=LONGEST_MS)
+        self._longest_timer.timeout.connect(self._find_longest)
         self._steps = UndoHistory()
         self._timer = QTimer(self, singleShot=True, interval=DEBOUNCE_MS)
         self._timer.timeout.connect(self._check)
@@ -121,6 +130,7 @@ class SettingsPage(QWidget):
         self.form.edited.connect(self._on_edited)
         self.form.focused.connect(self.help.show_field)
         self.budget.apply_requested.connect(self.apply_changes)
+        self.budget.undo_requested.connect(self.undo_changes)
         self.probe = ProbeRunner(self)
         self.budget.measure_requested.connect(self._measure)
         self.probe.said.connect(lambda line: self.budget.show_probe(True, line))
@@ -253,9 +263,26 @@ class SettingsPage(QWidget):
 
     def apply_changes(self, changes: Mapping[str, Any]) -> None:
         """Put dotted settings into the form, as a suggestion's button does."""
+        held = self.form.values()
+        before = {path: held[path.partition(".")[0]][path.partition(".")[2]] for path in changes}
+        self._put(changes)
+        self._undo = (before, self._config)
+        self.budget.show_undo(True)
+
+    def _put(self, changes: Mapping[str, Any]) -> None:
         for path, value in changes.items():
             self.form.rows[path].set_value(value)
         self._check()
+
+    def undo_changes(self) -> None:
+        """Put back what the last `apply_changes` changed."""
+        if self._undo is not None and not self._locked:
+            self._put(self._undo[0])
+        self._forget_undo()
+
+    def _forget_undo(self) -> None:
+        self._undo = None
+        self.budget.show_undo(False)
 
     # Files.
 
@@ -356,14 +383,31 @@ class SettingsPage(QWidget):
         if self._config != before or self._config is None:
             self.configChanged.emit(self._config)
 
+    def _find_longest(self) -> None:
+        """Say how long a sequence would fit."""
+        if self._config is None or self._fitted is None:
+            return
+        try:
+            self.budget.show_longest(longest_sequence(self._fitted))
+        except ModelError:
+            self.budget.show_longest(None)
+
     def _estimate_again(self) -> None:
         self._estimate, self._model_error = None, None
+        if self._undo is not None and self._undo[1] != self._config:
+            self._forget_undo()
+        self.budget.show_longest(None)
+        self.budget.errors.show_runs(finished_runs())
+        self._longest_timer.start()
         if self._config is None:
             self.budget.show_nothing(_("There is no estimate while a setting is wrong."))
             return
         try:
-            self._estimate = estimate(self._config)
-            self.budget.show_estimate(self._estimate, suggestions(self._config))
+            # While a run is live its own memory is on the card.
+            beside = None if self._locked else other_programs(self._config)
+            self._fitted = leaving_room(self._config, beside, card_total())
+            self._estimate = estimate(self._config, beside=beside)
+            self.budget.show_estimate(self._estimate, suggestions(self._fitted))
         except ModelError as error:
             self._model_error = error
             self.budget.show_nothing(str(error), blocking=not isinstance(error, UnknownModelError))

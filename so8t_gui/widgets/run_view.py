@@ -25,6 +25,7 @@ from PySide6.QtWidgets import (
 from so8t_engine.i18n import _
 from so8t_gui.charts.evaluation_panel import EvaluationPanel
 from so8t_gui.charts.gate_panel import GatePanel
+from so8t_gui.charts.memory_panel import MemoryPanel
 from so8t_gui.charts.overview import OverviewBoard
 from so8t_gui.charts.rotation_panel import RotationPanel
 from so8t_gui.models.names import FACTS, fact_value, shown
@@ -57,10 +58,11 @@ class RunView(QWidget):
         self.facts.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.facts.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
         self.facts.horizontalHeader().setStretchLastSection(True)
-        self._so8t, self._evaluation = QWidget(), QWidget()
+        self._so8t, self._evaluation, self._memory = QWidget(), QWidget(), QWidget()
         for holder, layout in (
             (self._so8t, QHBoxLayout(self._so8t)),
             (self._evaluation, QVBoxLayout(self._evaluation)),
+            (self._memory, QVBoxLayout(self._memory)),
         ):
             layout.setContentsMargins(0, 8 if holder is self._so8t else 0, 0, 0)
             layout.setSpacing(8)
@@ -74,6 +76,7 @@ class RunView(QWidget):
             (self._so8t, _("Gate and rotations")),
             (self._evaluation, _("Evaluation")),
             (self.facts, _("Facts")),
+            (self._memory, _("Memory")),
         ):
             self.tabs.addTab(widget, title)
         self.tabs.currentChanged.connect(self._redraw)
@@ -116,6 +119,15 @@ class RunView(QWidget):
         """What was measured on held-out rows."""
         panel = EvaluationPanel()
         layout = self._evaluation.layout()
+        assert layout is not None
+        layout.addWidget(panel)
+        return panel
+
+    @cached_property
+    def memory(self) -> MemoryPanel:
+        """Memory against limit and prediction, and the card."""
+        panel = MemoryPanel()
+        layout = self._memory.layout()
         assert layout is not None
         layout.addWidget(panel)
         return panel
@@ -170,8 +182,10 @@ class RunView(QWidget):
             yield lambda: self.rotations.draw(self.model, self.folder)
         elif index == 2:
             yield lambda: self.evaluation.draw(self.model)
-        else:
+        elif index == 3:
             yield self._draw_facts
+        else:
+            yield lambda: self.memory.draw(self.model)
         yield lambda: self.log.draw(self.model.log)
 
     def _draw_facts(self) -> None:

@@ -34,7 +34,7 @@ ARROWS = (
 )  # fmt: skip
 GAP, ROW_GAP, MARGIN = 15.0, 12.0, 2.0
 #: Where a box has no room for the whole title.
-SHORT = {"soul": N_("Soul"), "upload": N_("Upload")}
+SHORT = {"preprocess": N_("Prepare"), "soul": N_("Soul"), "upload": N_("Upload")}
 
 
 def duration(seconds: float) -> str:

@@ -1,8 +1,8 @@
 """How quickly a run hears a stop, and how quickly it has ended, in each phase of its life.
 
 ``python tests/benchmarks/bench_stop.py [--repeats N] [--config CONFIG]``: real child processes, commands sent
-as the window sends them. A run counts as ended when its trainer's process is gone. Beside each end stands
-the longest optimizer step of that run, which a stop may wait for.
+as the window sends them. Heard: the state ``stopping``. Done: the state ``stopped``, after which everything
+is on disk. Gone: the trainer's process has ended. Beside them the longest step, which a stop may wait for.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Watcher:
         return time.perf_counter()
 
 
-def measure(phase: str, config_name: str, folder: Path) -> tuple[float, float, float]:
-    """Seconds from the stop to its state event and to the end, and the longest step."""
+def measure(phase: str, config_name: str, folder: Path) -> tuple[float, float, float, float]:
+    """Seconds from the stop until it was heard, done and the process gone, and the longest step."""
     sets = ["training.max_steps=100000", "training.epochs=1000", "run.cpu_threads=1"]
     session = EngineSession.create(load_config(config_name, sets), folder)
     watcher = Watcher(session)
@@ -89,13 +89,14 @@ def measure(phase: str, config_name: str, folder: Path) -> tuple[float, float, f
     asked = time.perf_counter()
     session.send(Command.STOP)
     heard = watcher.wait(_state(State.STOPPING))
+    finished = watcher.wait(_state(State.STOPPED))
     ended = watcher.end()
     steps = [event.step_s for _at, event in watcher.seen if isinstance(event, StepEvent)]
     last = [event for _at, event in watcher.seen if isinstance(event, EndEvent)][-1]
     saved = [event for _at, event in watcher.seen if isinstance(event, CheckpointEvent)]
     if last.status != "stopped" or (steps and not saved):
         raise RuntimeError(f"{phase}: {last}")
-    return heard - asked, ended - asked, max(steps, default=0.0)
+    return heard - asked, finished - asked, ended - asked, max(steps, default=0.0)
 
 
 def main() -> int:
@@ -104,16 +105,17 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--config", default="demo")
     options = parser.parse_args()
-    print(f"{'phase':18} {'heard, ms':>22} {'ended, ms':>22} {'longest step, ms':>17}")  # noqa: T201
+    names = ("heard, ms", "done, ms", "gone, ms")
+    print(f"{'phase':18}" + "".join(f"{name:>23}" for name in names) + f"{'longest step, ms':>18}")  # noqa: T201
     with tempfile.TemporaryDirectory(prefix="so8t-bench-") as folder:
         for phase in PHASES:
             results = [
                 measure(phase, options.config, Path(folder) / f"{phase} {number}")
                 for number in range(options.repeats)
             ]
-            heard, ended, step = ([1000 * value for value in column] for column in zip(*results, strict=True))
-            cells = [f"{statistics.median(c):9.0f} (max {max(c):6.0f})" for c in (heard, ended)]
-            print(f"{phase:18} {cells[0]:>22} {cells[1]:>22} {max(step):17.0f}", flush=True)  # noqa: T201
+            *columns, step = ([1000 * value for value in column] for column in zip(*results, strict=True))
+            cells = [f"{statistics.median(c):9.0f} (max {max(c):6.0f})" for c in columns]
+            print(f"{phase:18}" + "".join(f"{c:>23}" for c in cells) + f"{max(step):18.0f}", flush=True)  # noqa: T201
     return 0
 
 

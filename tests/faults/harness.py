@@ -8,6 +8,7 @@ in memory dies with it.
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import logging
 import os
 import signal
@@ -40,6 +41,8 @@ def write_sources(folder: Path) -> tuple[Path, Path]:
         path.mkdir(parents=True)
     write_tiny_model(model)
     write_few_rows(rows)
+    for module in ("bitsandbytes", "peft", "sklearn.feature_extraction.text", "sklearn.linear_model"):
+        importlib.import_module(module)  # once, instead of in every child
     return model, rows
 
 

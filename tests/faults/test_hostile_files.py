@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from so8t_engine.config import Config, load_config
 from so8t_engine.config.sections import ModelConfig
 from so8t_engine.data.reader import has_split, read_rows
-from so8t_engine.errors import ConfigError, DataError, ModelError, SO8TError
+from so8t_engine.errors import ConfigError, DataError, ModelError, RunError, SO8TError
 from so8t_engine.model.finished import load_finished
 from so8t_engine.model.inspection import check_safetensors
 from so8t_engine.model.loading import load_base, load_tokenizer
@@ -28,6 +28,7 @@ from so8t_engine.model.source import model_source
 from so8t_engine.safe_paths import inside, is_hub_id
 from so8t_engine.so8t.soul_file import load_soul
 from so8t_engine.so8t.soul_pt import import_soul_pt
+from so8t_engine.training.checkpoint import publish_folder, verify_folder
 from so8t_engine.training.preflight import preflight
 
 Make = Callable[..., Config]
@@ -299,3 +300,20 @@ def test_archives_and_pickles_are_no_rows(tmp_path: Path, marker: Path, suffix: 
     with pytest.raises(DataError):
         read_rows(str(file))
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", CLIMBING)
+def test_a_checkpoints_manifest_names_only_its_own_files(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "checkpoints" / "step-00000001"
+
+    def write(target: Path) -> None:
+        (target / "a.json").write_text("{}", encoding="utf-8")
+
+    publish_folder(folder, write)
+    verify_folder(folder)
+    manifest = folder / "MANIFEST.json"
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    content["files"][name] = {"bytes": 0, "sha256": ""}
+    manifest.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(RunError):
+        verify_folder(folder)

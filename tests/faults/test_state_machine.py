@@ -265,14 +265,14 @@ def test_random_commands_to_a_real_engine(
     done.clear()
     an_example = min(STEPS_AN_EXAMPLE, STEPS // 2)
     # Some examples end early: Hypothesis draws short ones too. Rounds go on until the steps are taken.
-    for _round in range(20):
+    for _round in range(100):
         missing = STEPS - done["steps"]
         if missing <= 0:
             break
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
             Engine,
             settings=settings(
-                max_examples=-(-missing // an_example),
+                max_examples=max(4, -(-missing // an_example)),  # the first is the shortest
                 stateful_step_count=an_example,
                 deadline=None,
                 database=None,

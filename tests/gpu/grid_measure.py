@@ -44,7 +44,14 @@ def full_rows(length: int, vocabulary: int, count: int, seed: int) -> list[Encod
     return rows
 
 
-def prepared(config: Config, model: SO8TModel, tokenizer: Any, shape: str, evaluation: bool) -> Prepared:  # noqa: ANN401
+def prepared(
+    config: Config,
+    model: SO8TModel,
+    tokenizer: Any,  # noqa: ANN401
+    shape: str,
+    evaluation: bool,
+    steps: int = 2,
+) -> Prepared:
     """What `so8t_engine.training.preparation.prepare` makes, with rows out of nothing."""
     training, length = config.training, config.data.max_length
     vocabulary = SHAPES[shape]["vocab_size"]
@@ -55,7 +62,7 @@ def prepared(config: Config, model: SO8TModel, tokenizer: Any, shape: str, evalu
         tokenizer=tokenizer,
         model=model,
         rows=Splits([], [], SplitReport("random", 0, {}, {}, {})),
-        train=full_rows(length, vocabulary, per_step * 2, 1),
+        train=full_rows(length, vocabulary, per_step * steps, 1),
         held_out={"validation": full_rows(length, vocabulary, held, 2)},
         collate=Collator(0),
     )
@@ -75,7 +82,7 @@ def capped(gib: float | None) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def _fresh_optimizer_manager() -> None:
+def fresh_optimizer_manager() -> None:
     import bitsandbytes as bnb
 
     # It remembers parameters by id(), which Python gives to others once a run is gone.
@@ -99,7 +106,7 @@ def measure(
     """
     on_card = torch.cuda.is_available()
     base = bases.get(shape, config.model.quantization, config.model.double_quant, config.model.attention)
-    _fresh_optimizer_manager()
+    fresh_optimizer_manager()
     seed_everything(config.training.seed)
     before = {}
     if on_card:

@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 from pytestqt.qtbot import QtBot
-from recorded_runs import START, evaluation, gate, state, step
+from recorded_runs import START, evaluation, gate, rotations, state, step
 
 from so8t_engine.config import Config
 from so8t_engine.training.events import (
@@ -30,6 +30,7 @@ from so8t_engine.training.events import (
     Event,
     InfoEvent,
     ProgressEvent,
+    RotationEvent,
     SampleEvent,
     WarningEvent,
 )
@@ -190,3 +191,27 @@ def test_the_looking_finds_what_it_is_for(qtbot: QtBot) -> None:
     assert _rendered(label) == []
     label.setToolTip(EVIL)
     assert _rendered(label)
+
+
+def test_a_snapshot_outside_the_runs_folder_is_not_read(
+    window: MainWindow, qtbot: QtBot, demo_config: Config, tmp_path: Path
+) -> None:
+    event = rotations_event(tmp_path, 3)
+    run = RunDirectory.create(demo_config, tmp_path / "runs" / "one")
+    writer = EventWriter(run)
+    writer.write(state(State.IDLE, State.LOADING, START))
+    writer.write(event.model_copy(update={"file": f"../../{event.file}"}))
+    writer.write(state(State.LOADING, State.FAILED, START + 1))
+    writer.write(EndEvent(status="failed", step=0, seconds=0.0))
+    writer.close()
+    window.attach(run.path)
+    qtbot.waitUntil(lambda: not window.controller.live, timeout=5000)
+    window.run_page.view.tabs.setCurrentIndex(1)
+    panel = window.run_page.view.rotations
+    qtbot.waitUntil(lambda: "leads out of the folder" in panel.reason.text(), timeout=5000)
+
+
+def rotations_event(folder: Path, number: int) -> RotationEvent:
+    """A stored snapshot that lies outside the run."""
+    (folder / "rotations").mkdir()
+    return rotations(folder, number)

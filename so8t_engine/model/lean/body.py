@@ -9,6 +9,7 @@ Which models can be run so, `lean_body` says; the others run as transformers wro
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,6 +66,27 @@ class LeanBody:
         self.recomputed, self.kept_layers = recomputed, kept_layers
         device = self._decoder.embed_tokens.weight.device
         self._offload = Offload(device) if offload and device.type == "cuda" else None
+
+    @property
+    def offloads(self) -> bool:
+        """Whether layers' inputs wait on the host."""
+        return self._offload is not None
+
+    def start_offload(self) -> bool:
+        """Keep layers' inputs on the host from the next pass on; False on the CPU, where there is no host."""
+        device = self._decoder.embed_tokens.weight.device
+        if self._offload is None and device.type == "cuda":
+            self._offload = Offload(device)
+        return self.offloads
+
+    @property
+    def tile(self) -> int:
+        """Tokens of the MLP at a time."""
+        return self.layers[0].mlp.tile
+
+    @tile.setter
+    def tile(self, tokens: int) -> None:
+        self.layers = [replace(layer, mlp=replace(layer.mlp, tile=tokens)) for layer in self.layers]
 
     def forward(
         self,

@@ -27,6 +27,12 @@ def write_model(folder: Path, **changes: object) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_earlier_runs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests' runs needed corrects no estimate here."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+
+
 @pytest.fixture(name="write_model")
 def write_model_fixture() -> Callable[..., Path]:
     """Writes a small Phi-3 ``config.json`` into a folder; keywords replace or (None) remove keys."""

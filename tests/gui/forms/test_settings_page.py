@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QApplication, QComboBox, QDoubleSpinBox, QLabel, Q
 from pytestqt.qtbot import QtBot
 
 from so8t_engine.config import Config, load_config
+from so8t_engine.memory.calibration import Finished, remember
 from so8t_engine.memory.fit import with_changes
 from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.forms.editors import NumberEditor
@@ -369,3 +370,45 @@ def test_one_check_of_the_form_is_far_shorter_than_the_debounce(page: SettingsPa
         page._check()
         times.append(time.perf_counter() - start)
     assert sorted(times)[len(times) // 2] < 0.1
+
+
+def test_what_a_suggestion_changed_can_be_taken_back(
+    qtbot: QtBot, page: SettingsPage, too_large: Config
+) -> None:
+    page.set_config(too_large)
+    assert page.budget.undo.isHidden()
+    qtbot.mouseClick(page.budget.apply, Qt.MouseButton.LeftButton)
+    assert page.config() != too_large
+    assert not page.budget.undo.isHidden()
+    qtbot.mouseClick(page.budget.undo, Qt.MouseButton.LeftButton)
+    assert page.config() == too_large
+    assert page.budget.undo.isHidden()
+    qtbot.mouseClick(page.budget.apply, Qt.MouseButton.LeftButton)
+    type_into(qtbot, page, "data.max_length", "256")
+    assert page.config() is not None
+    assert page.budget.undo.isHidden(), "something else was changed since"
+
+
+def test_the_longest_sequence_is_said_once_nobody_types(
+    qtbot: QtBot, page: SettingsPage, too_large: Config
+) -> None:
+    page.set_config(too_large)
+    assert page.budget.longest.isHidden()
+    qtbot.waitUntil(lambda: not page.budget.longest.isHidden(), timeout=5000)
+    assert "tokens" in page.budget.longest.text()
+
+
+def test_earlier_estimates_are_shown_with_how_far_they_were_off(
+    qtbot: QtBot, page: SettingsPage, fitting: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    page.set_config(fitting)
+    assert page.budget.errors.isHidden()
+    for measured in (4_000_000_000, 4_100_000_000):
+        remember(
+            Finished("a card", "2026-11-24T00:00:00+00:00", "my <b>run</b>", 4_041_000_000, 1, measured, True)
+        )
+    page.set_config(fitting)
+    assert not page.budget.errors.isHidden()
+    assert "-1.4 % to +1.0 %" in page.budget.errors.sentence.text()
+    assert "my &lt;b&gt;run" in page.budget.errors.strip.toolTip()

@@ -1,0 +1,66 @@
+"""The quick way to ``so8t estimate`` says what the command line proper says, and leaves the rest to it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from so8t_engine.entry import _plain_estimate
+
+
+def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_both_ways_print_the_same() -> None:
+    arguments = ("estimate", "phi35_8gb", "--set", "data.max_length=4096", "--json")
+    quick, whole = (_run(module, *arguments) for module in ("so8t_engine.entry", "so8t_engine.cli"))
+    assert (quick.returncode, whole.returncode) == (0, 0)
+    assert quick.stdout == whole.stdout
+    assert not quick.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "word"),
+    [
+        (("estimate", "--help"), 0, "--set"),
+        (("estimate",), 2, "config"),
+        (("estimate", "no-such-preset"), 2, "no-such-preset"),
+        (("estimate", "demo", "--set", "memory.nothing=1"), 2, "memory.nothing"),
+        (("--help",), 0, "estimate"),
+    ],
+)
+def test_everything_else_is_told_by_the_command_line_proper(
+    arguments: tuple[str, ...], status: int, word: str
+) -> None:
+    ended = _run("so8t_engine.entry", *arguments)
+    assert ended.returncode == status
+    assert word in ended.stdout + ended.stderr
+
+
+def test_the_quick_way_imports_neither_typer_nor_torch() -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['so8t', 'estimate', 'phi35_8gb', '--json']\n"
+        "from so8t_engine.entry import main\n"
+        "main()\n"
+        "heavy = {'typer', 'torch', 'transformers', 'numpy', 'rich'} & set(sys.modules)\n"
+        "sys.exit(','.join(sorted(heavy)) or 0)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_words_are_told_apart() -> None:
+    assert _plain_estimate(["estimate", "a.yaml", "--set=x=1", "--set", "y=2", "--json"]) == (
+        Path("a.yaml"),
+        ["x=1", "y=2"],
+        True,
+    )
+    for other in (["fit", "a"], ["estimate", "a", "b"], ["estimate", "a", "--set"], ["estimate", "--x", "a"]):
+        assert _plain_estimate(other) is None
