@@ -204,7 +204,7 @@ def test_a_killed_trainer_is_a_failed_run_with_its_cause(window: MainWindow, qtb
     qtbot.waitUntil(lambda: not window.controller.live, timeout=STEP_MS)
     assert window.controller.exit_status == 1
     assert window.run_page.message.isVisible()
-    assert "without a word" in window.run_page.message.sentence.text()
+    assert "was killed from this window" in window.run_page.message.sentence.text()
 
 
 DRIVE = """
