@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -36,21 +37,30 @@ class Planned:
     estimate: Estimate = field(default_factory=Estimate)
 
 
+def _place(module: str) -> Path:
+    """Where a module of the engine stands, or one from elsewhere that is imported already."""
+    if module.startswith("so8t_engine."):
+        return _PACKAGE.joinpath(*module.split(".")[1:])
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file or module).with_suffix("")
+
+
 @cache
 def code_version(modules: tuple[str, ...]) -> str:
-    """SHA-256 over the sources of modules and packages of ``so8t_engine``; no import.
+    """SHA-256 over the sources of modules and packages; nothing is imported for it.
 
     Raises:
         ValueError: a name that is no module here.
     """
     seen: dict[str, str] = {}
     for module in modules:
-        place = _PACKAGE.joinpath(*module.split(".")[1:])
+        place = _place(module)
         files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
         if not files or not files[0].is_file():
             raise ValueError(f"no module {module}")
         for file in files:
-            seen[file.relative_to(_PACKAGE).as_posix()] = hashlib.sha256(file.read_bytes()).hexdigest()
+            name = file.relative_to(_PACKAGE if file.is_relative_to(_PACKAGE) else file.parent)
+            seen[name.as_posix()] = hashlib.sha256(file.read_bytes()).hexdigest()
     return sha256_json(seen)
 
 

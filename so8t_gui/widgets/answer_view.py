@@ -6,7 +6,7 @@ from typing import Any
 
 from PySide6.QtCore import QEvent
 from PySide6.QtGui import QColor, QHelpEvent, QTextCharFormat, QTextCursor
-from PySide6.QtWidgets import QTextEdit, QToolTip, QWidget
+from PySide6.QtWidgets import QPlainTextEdit, QToolTip, QWidget
 
 from so8t_engine.i18n import _
 from so8t_engine.plain_text import visible
@@ -17,7 +17,7 @@ from so8t_gui.charts.matrix_view import POSITIVE, mix
 FULL_TINT = 0.5
 
 
-class AnswerView(QTextEdit):
+class AnswerView(QPlainTextEdit):
     """Text alone is inserted, never markup; the pointer over a token tells its numbers."""
 
     def __init__(self, name: str, parent: QWidget | None = None) -> None:

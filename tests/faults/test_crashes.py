@@ -107,6 +107,8 @@ def test_a_trainer_that_gets_nowhere_says_so_and_where_it_stands(
     tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "LOADING_S", 60.0)
+    # A slow first step must not stretch the limit beyond the pause below.
+    monkeypatch.setattr(heartbeat, "PATIENCE", 2.0)
     real = SO8TModel.forward
     passes = 0
 

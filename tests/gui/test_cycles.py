@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import own_children
 from PySide6.QtCore import QCoreApplication, QEvent, Qt, QThread
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
@@ -58,7 +59,7 @@ def _count(app: QApplication) -> Count:
     qt_threads = [o for o in gc.get_objects() if isinstance(o, QThread) and o.isRunning()]
     return Count(
         threads=threading.active_count() + len(qt_threads),
-        processes=len(me.children(recursive=True)),
+        processes=len(own_children()),
         files=me.num_fds() if hasattr(me, "num_fds") else me.num_handles(),  # type: ignore[attr-defined]
         windows=len(app.topLevelWidgets()),
         memory_mib=me.memory_info().rss / MIB,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import own_children
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import QApplication, QMessageBox
 from pytestqt.qtbot import QtBot
@@ -182,7 +183,7 @@ def test_closing_during_a_run_leaves_no_orphan(window: MainWindow, qtbot: QtBot,
     window.close()
     qtbot.waitUntil(lambda: not window.isVisible(), timeout=STEP_MS)
     assert not child.is_running()
-    assert not [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+    assert not own_children()
     events = (window.controller.run_path or Path()) / "events.jsonl"
     last = json.loads(events.read_text(encoding="utf-8").splitlines()[-1])
     assert last["type"] == "end"

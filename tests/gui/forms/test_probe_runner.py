@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psutil
 import pytest
+from processes import own_children
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
@@ -48,12 +48,12 @@ def test_a_measured_figure_replaces_the_estimate(qtbot: QtBot, probed_page: Sett
 def test_a_probe_can_be_cancelled_and_leaves_no_process(qtbot: QtBot, probed_page: SettingsPage) -> None:
     page = probed_page
     _click(qtbot, page)
-    qtbot.waitUntil(lambda: bool(psutil.Process().children()), timeout=LONG_MS)
+    qtbot.waitUntil(lambda: bool(own_children()), timeout=LONG_MS)
     with qtbot.waitSignal(page.probe.ended, timeout=LONG_MS) as ended:
         _click(qtbot, page)
     assert ended.args == ["The probe was cancelled."]
     assert page.budget.sentence.text().startswith("estimated")
-    assert not [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+    assert not own_children()
 
 
 def test_a_run_that_starts_ends_the_probe(qtbot: QtBot, probed_page: SettingsPage) -> None:
