@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import locale
+import logging
+import os
 import signal
 import socket
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 from PySide6.QtCore import QSocketNotifier, QTimer
 from PySide6.QtWidgets import QApplication
@@ -113,8 +116,25 @@ def starting_config() -> Config:
     return load_config("demo")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run() -> NoReturn:
+    """The program: `main`, and then out at once.
+
+    Everything is saved and every thread has ended when `main` returns. Python's own way out takes Qt's
+    objects down in no particular order, which has ended in a segmentation fault.
+    """
+    kept: list[object] = []
+    status = main(kept=kept)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def main(argv: Sequence[str] | None = None, kept: list[object] | None = None) -> int:
     """Run the window.
+
+    Args:
+        kept: takes what must not be destroyed on the way out.
 
     Returns:
         0; with ``--quit-when-done`` the run's status: 0 finished or stopped, 1 failed, 2 bad config.
@@ -130,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     window = MainWindow(config, preferences, arguments.theme or "")
+    if kept is not None:
+        kept += [app, window]
     window.show()
     _report_faults(window)
     interrupts = _Interrupts(window)
@@ -139,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         window.controller.shut_down()
         interrupts.close()
+        preferences.write()
         sys.excepthook = sys.__excepthook__
     status = window.controller.exit_status if arguments.quit_when_done else 0
     return status or 0
@@ -170,4 +193,4 @@ def _begin(window: MainWindow, arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

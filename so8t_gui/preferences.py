@@ -21,6 +21,10 @@ class Preferences:
     def __init__(self, store: QSettings | None = None) -> None:
         self._store = store or QSettings("SO8T", "Control Panel")
 
+    def write(self) -> None:
+        """Put everything on the disk now."""
+        self._store.sync()
+
     @property
     def language(self) -> str:
         value = str(self._store.value("language", ""))
