@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from so8t_engine.commands.runs import verify_run
+from so8t_engine.commands.verify import verify_run
 
 TASK_AT_LEAST, SAFETY_AT_LEAST, DANGER_TO_ALLOW_AT_MOST = 0.80, 0.85, 0.15
 #: Untrained heads are at chance: 0.25 and 0.5, with room for the chance of some hundred rows.
