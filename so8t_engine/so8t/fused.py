@@ -42,8 +42,8 @@ class Tile(NamedTuple):
 # thread holds one block of one token and its 64 sums; in half precision tensor cores hold them.
 FORWARD = Tile(16, 16, 4, 1)
 BACKWARD = Tile(8, 4, 1, 16)
-BACKWARD_HALF = Tile(64, 4, 4, 4)
-REDUCE = Tile(16, 2, 1, 1)  # partial sums at a time, blocks per program
+BACKWARD_HALF = Tile(64, 4, 4, 8)
+REDUCE = Tile(16, 4, 4, 1)  # partial sums at a time, blocks per program
 BUILD_WARPS = (2, 2)  # forward, backward
 
 

@@ -124,7 +124,8 @@ def _fill_quantised(
                 optimizer.init_state(group, parameter, group_index, index)
                 own = optimizer.state[parameter]
                 if set(own) - set(_MAPS) != set(saved):
-                    raise _not_fitting(names[id(parameter)])
+                    other = sorted((set(own) - set(_MAPS)) ^ set(saved))
+                    raise _not_fitting(f"{names[id(parameter)]} {', '.join(map(str, other))}")
                 for key, value in saved.items():
                     if not isinstance(value, Tensor):
                         own[key] = value

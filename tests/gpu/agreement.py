@@ -2,8 +2,10 @@
 
 ``PYTHONPATH=. python tests/gpu/agreement.py`` trains a Phi-3.5-mini shape (random weights, nf4, rank 16, no
 dropout) on the same rows by ``memory.layers`` lean and plain, and plain once more with eager attention,
-whose rounding differs as kernels' do. Prints the language model's loss of each step side by side, and the
-largest distances.
+whose rounding differs as kernels' do: how far that one drifts is what rounding alone does. Every step has a
+new row of words of unequal frequency, so that there is something to learn and nothing to learn by heart
+(``--rows 8`` lets eight rows come round). Prints the language model's loss of each step side by side, and
+the largest distances.
 """
 
 from __future__ import annotations
@@ -24,13 +26,22 @@ STACKS: dict[str, dict[str, Any]] = {
 }
 
 
-def losses(settings: dict[str, Any], length: int, steps: int, quantization: str) -> list[float]:
-    """The LM loss of each step. Eight rows of random tokens come round, so that something can be learned."""
+def draw_rows(count: int, length: int) -> list[torch.Tensor]:
+    """Rows of token ids, the n-th most frequent of 2,000 words with a probability like 1/n."""
+    random = torch.Generator().manual_seed(1)
+    frequency = 1.0 / torch.arange(1, 2001, dtype=torch.float64)
+    return [torch.multinomial(frequency, length, True, generator=random)[None] + 3 for _row in range(count)]
+
+
+def losses(
+    settings: dict[str, Any], length: int, steps: int, quantization: str, row_count: int, rate: float
+) -> list[float]:
+    """The LM loss of each step."""
     from so8t_engine.benchmark.random_base import random_base
     from so8t_engine.benchmark.train import Job, _config, _optimizer, _so8t
 
     device = torch.device("cuda")
-    job = Job("so8t", "phi35", quantization, length, settings=settings | {"training.learning_rate": 5e-4})
+    job = Job("so8t", "phi35", quantization, length, settings=settings | {"training.learning_rate": rate})
     config = _config(job)
     torch.manual_seed(7)
     base = random_base(
@@ -39,13 +50,12 @@ def losses(settings: dict[str, Any], length: int, steps: int, quantization: str)
     )  # fmt: skip
     model, loss_of = _so8t(job, base, config)
     optimizer = _optimizer(model, config, job)
-    random = torch.Generator().manual_seed(1)
-    rows = [torch.randint(3, 32000, (1, length), generator=random).to(device) for _row in range(8)]
+    rows = [row.to(device) for row in draw_rows(row_count, length)]
     parameters = [p for p in model.parameters() if p.requires_grad]
     found = []
     for step in range(steps):
         with torch.autocast("cuda", dtype=torch.bfloat16):
-            loss = loss_of(rows[step % 8])
+            loss = loss_of(rows[step % len(rows)])
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -59,11 +69,16 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--quantization", default="nf4")
+    parser.add_argument("--rows", type=int, help="as many as steps unless given")
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     arguments = parser.parse_args()
     prefer_expandable_segments()
     found = {}
     for name, settings in STACKS.items():
-        found[name] = losses(settings, arguments.length, arguments.steps, arguments.quantization)
+        found[name] = losses(
+            settings, arguments.length, arguments.steps, arguments.quantization,
+            arguments.rows or arguments.steps, arguments.learning_rate,
+        )  # fmt: skip
         torch.cuda.empty_cache()
     for step, row in enumerate(zip(*found.values(), strict=True)):
         sys.stdout.write(f"{step:3d} " + " ".join(f"{value:9.5f}" for value in row) + "\n")

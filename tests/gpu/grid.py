@@ -60,8 +60,9 @@ def grid() -> dict[str, Settings]:
     for length in (16384, 32768):
         add("phi35", "nf4", length, training__accumulation=1)
         add("phi35", "nf4", length, OFFLOADED, training__accumulation=1)
-    for kind, length in (("nf4", 2048), ("nf4", 8192), ("int8", 4096)):
+    for kind, length in (("nf4", 2048), ("nf4", 4096), ("nf4", 8192), ("int8", 2048), ("int8", 4096)):
         add("phi35", kind, length, OFFLOADED)
+    add("phi35", "nf4", 40960, OFFLOADED, training__accumulation=1)
     for length, batch in ((256, 2), (256, 8), (512, 4), (1024, 2), (1024, 8), (2048, 2), (2048, 4)):
         add("phi35", "nf4", length, training__batch_size=batch)
     add("phi35", "int8", 1024, training__batch_size=4)
