@@ -13,7 +13,7 @@ from so8t_gui.main_window import MainWindow
 from so8t_gui.widgets.run_view import RunView
 
 SETTLE_MS = 350
-TABS = ("training", "gate", "evaluation", "facts", "memory")
+TABS = ("training", "gate", "evaluation", "facts", "memory", "samples", "thresholds")
 
 
 def _settle() -> None:
