@@ -17,6 +17,7 @@ from so8t_gui.models.run_model import RunModel
 from so8t_gui.pages.compare_view import CompareView
 from so8t_gui.pages.run_list import RunList
 from so8t_gui.preferences import Preferences
+from so8t_gui.widgets.loading_bar import LoadingBar
 from so8t_gui.widgets.message_bar import MessageBar
 from so8t_gui.widgets.run_view import RunView
 
@@ -60,6 +61,8 @@ class HistoryPage(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(12, 10, 12, 8)
         layout.addWidget(self.message)
+        self.loading = LoadingBar()
+        layout.addWidget(self.loading)
         layout.addWidget(self.stack, 1)
         QShortcut(QKeySequence("F5"), self, self.refresh)
 
@@ -195,6 +198,7 @@ class HistoryPage(QWidget):
         self.message.hide()
         loader = RunLoader(path, self)
         loader.loaded.connect(self.show_run)
+        self.loading.watch(loader, path.name)
         loader.failed.connect(self._fail)
         self._run_thread(loader)
 
