@@ -14,6 +14,7 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QMenu,
     QPushButton,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -74,6 +75,9 @@ class RunList(QWidget):
         below = QHBoxLayout()
         below.addWidget(self.notes, 2)
         below.addWidget(self.queue, 3)
+        # What is below grows with its contents only; the list of runs takes the rest.
+        for card in (self.notes, self.queue):
+            card.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         layout.addLayout(below)
         self._on_selected()
 
