@@ -2,8 +2,8 @@
 
 ``PYTHONPATH=. python tests/gpu/ddp.py --out DIR`` trains a Phi-3.5-mini shape with random nf4 weights (the
 same on every card) on one card and then, started by ``accelerate launch``, on two; by the engine's own
-trainer, without dropout. Prints losses side by side and the scaling efficiency: tokens a second of two cards over
-twice those of one. ``--shape tiny --cpu`` tries it with two processes on the CPU, started by ``torchrun``.
+trainer, without dropout. Prints losses side by side and the scaling efficiency: tokens a second of two cards
+over twice those of one. ``--shape tiny --cpu`` tries it with two processes on the CPU, by ``torchrun``.
 """
 
 from __future__ import annotations
