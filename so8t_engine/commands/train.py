@@ -25,6 +25,7 @@ from so8t_engine.training.events import (
     StepEvent,
     WarningEvent,
 )
+from so8t_engine.training.importing import import_trainer
 from so8t_engine.training.preflight import preflight
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
@@ -90,10 +91,8 @@ def _lead(
     control = RunControl(run, seen.take, leave=leave, hang_s=run.config().run.stall_s)
     restore = install_signals(control)
     begin(control, resume)
-    from so8t_engine.training.run import run_training
-
     try:
-        status = run_training(run, resume=resume, control=control, handle_signals=False, world=world)
+        status = import_trainer()(run, resume=resume, control=control, handle_signals=False, world=world)
     finally:
         restore()
         logging.getLogger().removeHandler(handler)
