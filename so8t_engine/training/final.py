@@ -32,6 +32,7 @@ def save_final(
 
     def write(folder: Path) -> None:
         prepared.model.peft.save_pretrained(str(folder / "adapter"), safe_serialization=True)
+        _sort_lists(folder / "adapter" / "adapter_config.json")
         soul = soul_of(
             prepared.model.so8t,
             step=step,
@@ -53,3 +54,12 @@ def save_final(
             error.sentence,
             _("The last checkpoint stands: free some disk space and continue the run; no step is repeated."),
         ) from error
+
+
+def _sort_lists(path: Path) -> None:
+    """peft writes sets, such as the names of layers, in an order that changes with each process."""
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("target_modules", "modules_to_save", "exclude_modules"):
+        if isinstance(settings.get(name), list):
+            settings[name] = sorted(settings[name])
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
