@@ -1,4 +1,4 @@
-"""The demonstration's own model, rows and optimizer: at every step, lean layers give the gradients of plain ones.
+"""The demonstration's own model, rows and optimizer: at every step lean layers give plain ones' gradients.
 
 Both start each step from the same weights, so that a difference cannot hide behind the drift that rounding
 alone causes over a run. ``SO8T_LEAN_STEPS=30 pytest -s`` on this file goes further than CI does.
@@ -7,7 +7,8 @@ alone causes over a run. ``SO8T_LEAN_STEPS=30 pytest -s`` on this file goes furt
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -77,8 +78,8 @@ def _seed_masks(model: SO8TModel, dropout: float, tile: int, seed: int) -> None:
 
 
 def _gradients(
-    model: SO8TModel, step: list[Batch], first_seed: int, masks: Any
-) -> tuple[float, dict[str, Tensor]]:  # noqa: ANN401
+    model: SO8TModel, step: list[Batch], first_seed: int, masks: Callable[[int], None]
+) -> tuple[float, dict[str, Tensor]]:
     model.zero_grad()
     totals, loss = StepTotals.of(step), 0.0
     for number, batch in enumerate(step):
@@ -121,8 +122,7 @@ def test_each_step_of_the_demonstration_has_the_gradients_of_plain_layers(
             worst[1] = max(worst[1], difference / float(wanted[name].abs().max() + 1e-12))
         nn.utils.clip_grad_norm_(lean.trainable().values(), 1.0)
         optimizer.step()
-    print(
-        f"dropout {dropout}, packing {packing}, {STEPS} steps: loss {worst[0]:.1e}, gradient {worst[1]:.1e}"
-    )
+    figures = f"{STEPS} steps: loss {worst[0]:.1e}, gradient {worst[1]:.1e}"
+    sys.stdout.write(f"dropout {dropout}, packing {packing}, {figures}\n")
     assert worst[0] < 1e-6
     assert worst[1] < 2e-5  # of the largest element of the same tensor; float32 has 1.2e-7
