@@ -108,7 +108,8 @@ def _rows(config: Config, source: str | None, max_rows: int | None) -> tuple[lis
     )  # fmt: skip
     if source is not None:
         wanted = "test" if has_split(source, "test") else "train"
-        held, split = read_rows(source, fmt="auto", split=wanted), Path(source).name
+        held = read_rows(source, fmt="auto", split=wanted)
+        split = "test" if wanted == "test" else Path(source).name
     elif splits.test:
         held, split = splits.test, "test"
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from so8t_engine.history.event_blocks import CARDS, PHASE, TERMS, Array, Columns, EventBlocks
 from so8t_engine.training.events import (
     GateEvent,
     InfoEvent,
@@ -13,7 +14,6 @@ from so8t_engine.training.events import (
     WarningEvent,
     parse_event,
 )
-from so8t_gui.models.event_blocks import CARDS, PHASE, TERMS, Array, Columns, EventBlocks
 from so8t_gui.models.marks import Kind
 from so8t_gui.models.run_model import CARD, GIB, TERM, RunModel, card_unit
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pytestqt.qtbot import QtBot
 
+from so8t_engine.history.event_blocks import EventBlocks
 from so8t_engine.training.events import (
     CheckpointEvent,
     Event,
@@ -19,7 +20,6 @@ from so8t_engine.training.events import (
 from so8t_engine.training.states import State
 from so8t_gui.charts.memory_panel import MemoryPanel, bands_in_words, summary
 from so8t_gui.models.bulk import digest_blocks
-from so8t_gui.models.event_blocks import EventBlocks
 from so8t_gui.models.run_model import RunModel
 from tests.gui.recorded_runs import START, evaluation, state, step
 
