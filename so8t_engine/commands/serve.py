@@ -43,7 +43,7 @@ def serve_run(run: Path, host: str, port: int, overrides: list[str], device: str
     from so8t_engine.serving.app import make_app
     from so8t_engine.serving.audit import AuditLog
     from so8t_engine.serving.generate import Answerer
-    from so8t_engine.serving.loading import load_speaker
+    from so8t_engine.serving.loading import answers_at_once, load_speaker
     from so8t_engine.serving.service import Service
     from so8t_engine.serving.worker import Worker
     from so8t_engine.training.environment import physical_cores
@@ -58,7 +58,8 @@ def serve_run(run: Path, host: str, port: int, overrides: list[str], device: str
     audit = AuditLog(run / AUDIT_FILE, settings.audit_key)
     if settings.audit_days is not None:
         audit.prune(settings.audit_days)
-    worker = Worker(Answerer(speaker, settings), settings.batch, settings.queue)
+    batch = settings.batch or answers_at_once(speaker)
+    worker = Worker(Answerer(speaker, settings), batch, settings.queue)
     service = Service(worker, audit, settings, run=speaker.run, digest=speaker.digest)
     if not _loopback(host):
         console.print(_("Other computers can reach this service, and nothing encrypts what they send."))
@@ -76,7 +77,7 @@ def serve_run(run: Path, host: str, port: int, overrides: list[str], device: str
             log_level="warning",
             access_log=False,
             server_header=False,
-            limit_concurrency=settings.queue + settings.batch + 64,
+            limit_concurrency=settings.queue + batch + 64,
             timeout_graceful_shutdown=10,
         )
     finally:

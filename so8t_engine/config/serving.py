@@ -83,8 +83,15 @@ class ServingConfig(Section):
         ge=1,
         le=8192,
     )
-    batch: int = setting(
-        8, N_("Answers at once"), N_("Requests that the model answers together."), ge=1, le=256
+    batch: int | None = setting(
+        None,
+        N_("Answers at once"),
+        N_(
+            "Requests that the model answers together. Empty takes 8, and up to 64 of a model so small "
+            "that the caches of all stay under 256 MiB."
+        ),
+        ge=1,
+        le=256,
     )
     queue: int = setting(
         256,

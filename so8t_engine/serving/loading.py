@@ -60,6 +60,21 @@ class Speaker:
         return int(getattr(self.peft.config, "max_position_embeddings", 2048))
 
 
+CACHE_BYTES = 256 * 2**20
+FEWEST, MOST = 8, 64
+
+
+def answers_at_once(speaker: Speaker) -> int:
+    """How many requests are answered together unless the settings say it: by the size of a row's cache."""
+    config = speaker.peft.config
+    heads = int(config.num_attention_heads)
+    head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    item = next(lm_head_of(speaker.peft).parameters()).dtype.itemsize
+    row = 2 * int(config.num_hidden_layers) * kv_heads * head_dim * item * min(speaker.positions, 4096)
+    return max(FEWEST, min(MOST, CACHE_BYTES // row))
+
+
 def finished_run(path: Path) -> tuple[RunDirectory, Config, dict[str, Any]]:
     """A run that has a complete ``final/``, its configuration and the facts it told.
 

@@ -106,7 +106,7 @@ def serving(
     chosen = ServingConfig(**{"requests_per_minute": 1_000_000, **settings})
     audit = AuditLog(folder / "audit.sqlite", "file", folder / "keys")
     service = Service(
-        Worker(answerer, chosen.batch, chosen.queue), audit, chosen, run="served", digest="0" * 64
+        Worker(answerer, chosen.batch or 8, chosen.queue), audit, chosen, run="served", digest="0" * 64
     )
     config = uvicorn.Config(
         make_app(service, TOKEN), host="127.0.0.1", port=0, log_level="warning", access_log=False

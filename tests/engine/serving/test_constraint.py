@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -171,3 +172,18 @@ def test_a_question_longer_than_the_context_is_told_and_not_cut(
     answerer.answer(jobs)
     assert jobs[0].problem == "too_long"
     assert jobs[1].decision is not None
+
+
+def test_many_answers_at_once_for_a_small_model_and_few_for_a_large_one(speaker: Speaker) -> None:
+    from types import SimpleNamespace
+
+    from so8t_engine.serving.loading import answers_at_once
+
+    assert answers_at_once(speaker) == 64
+    # Phi-3.5-mini's shape: a row's cache of 4,096 tokens is 3.2 GB in float32.
+    shape = SimpleNamespace(
+        num_attention_heads=32, hidden_size=3072, num_key_value_heads=32, num_hidden_layers=32,
+        max_position_embeddings=131072, head_dim=None,
+    )  # fmt: skip
+    peft = SimpleNamespace(config=shape, get_output_embeddings=speaker.peft.get_output_embeddings)
+    assert answers_at_once(replace(speaker, peft=peft)) == 8

@@ -31,7 +31,7 @@ def application() -> Any:  # noqa: ANN401
     with tempfile.TemporaryDirectory() as folder:
         chosen = ServingConfig(requests_per_minute=1_000_000)
         audit = AuditLog(Path(folder) / "audit.sqlite", "file", Path(folder) / "keys")
-        worker = Worker(Scripted(), chosen.batch, chosen.queue)
+        worker = Worker(Scripted(), chosen.batch or 8, chosen.queue)
         service = Service(worker, audit, chosen, run="served", digest="0" * 64)
         yield make_app(service, TOKEN)
         service.close()
