@@ -40,6 +40,7 @@ from so8t_gui.widgets.heads_view import HeadsView, plain
 from so8t_gui.widgets.message_bar import MessageBar
 
 LOOK_EVERY_MS = 1500
+DRAW_MS = 100
 
 
 class ChatPage(QWidget):
@@ -66,6 +67,9 @@ class ChatPage(QWidget):
         runner.changed.connect(self._refresh)
         runner.told.connect(self._take)
         runner.failed.connect(self._fail)
+        # Tokens come in bursts; a drawing for each would hold the window up.
+        self._later = QTimer(self, singleShot=True, interval=DRAW_MS)
+        self._later.timeout.connect(self._draw_effect)
         self._timer = QTimer(self)
         self._timer.setInterval(LOOK_EVERY_MS)
         self._timer.timeout.connect(self._look_at_memory)
@@ -208,6 +212,7 @@ class ChatPage(QWidget):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
+        self._draw_effect()
         self._fill_runs()
         self._timer.start()
 
@@ -355,9 +360,14 @@ class ChatPage(QWidget):
                 self._effect.append(
                     {"token": len(self._effect) + 1, "shift": answer["shift"], "kl": answer["kl"]}
                 )
-                self.effect.draw(self._effect)
+                if not self._later.isActive():
+                    self._later.start()
         elif kind == "error":
             self.message.show_message("error", answer["sentence"], answer["mend"])
+
+    def _draw_effect(self) -> None:
+        if self.isVisible():
+            self.effect.draw(self._effect)
 
     def _fail(self, sentence: str) -> None:
         self.message.show_message("error", sentence, _("Load it again; the run's log may tell more."))
@@ -413,6 +423,7 @@ class ChatPage(QWidget):
     def shut_down(self) -> None:
         """Hear nothing more of the model: this page is being replaced."""
         self._timer.stop()
+        self._later.stop()
         if self._deaf:
             return
         self._deaf = True

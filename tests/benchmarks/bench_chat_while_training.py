@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,15 @@ QUESTION = "I would like you, for good reasons, to summarise the public minutes 
 TARGETS = {"p50_ms": 8.0, "p99_ms": 20.0, "max_ms": 100.0}
 
 
-def _measure(app: QApplication, window: MainWindow, seconds: float) -> dict[str, float]:
+def _measure(app: QApplication, window: MainWindow, seconds: float, *, ask: bool) -> dict[str, float]:
     """Questions one after the other for so long, and how long the window's thread let events wait."""
     page, answers, tokens = window.chat_page, 0, 0
-    steps = len(window.controller.model.steps)
+    steps, cpu = len(window.controller.model.steps), time.process_time()
     receiver, probe = _Receiver(), _Probe()
     probe.sent.connect(receiver.take)
     probe.start()
     for _turn in range(round(seconds / 0.25)):
-        if not window.chat.busy:
+        if ask and not window.chat.busy:
             tokens += len(page.tuned.tokens) + len(page.base.tokens)
             answers += bool(page.tuned.tokens)
             page.prompt.setPlainText(QUESTION)
@@ -53,6 +54,7 @@ def _measure(app: QApplication, window: MainWindow, seconds: float) -> dict[str,
         "over_100_ms": int((waited > 100).sum()),
         "answers": answers,
         "tokens": tokens,
+        "window_cpu": round((time.process_time() - cpu) / seconds, 3),
         "training_steps": len(window.controller.model.steps) - steps,
     }
 
@@ -82,7 +84,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         app, window = make_window(Path(folder))
         window.show()
-        turn(app, 0.5)
+        turn(app, 3.0)
+        # What the rest of the machine does to a window that does nothing.
+        idle = _measure(app, window, options.seconds / 4, ask=False)
         config = load_config(options.preset)
         run = config.run.model_copy(update={"directory": folder, "cpu_threads": 1})
         data = config.data.model_copy(update={"train": str(_few_rows(config, Path(folder)))})
@@ -96,12 +100,12 @@ def main() -> int:
         wait_until(lambda: window.chat.loaded is not None, 240)
         window.chat_page.length.setValue(48)
         turn(app, 2.0)
-        result: dict[str, object] = {"platform": app.platformName(), "cores": os.cpu_count()}
+        result: dict[str, object] = {"platform": app.platformName(), "cores": os.cpu_count(), "idle": idle}
         parts = {}
         for name in ("chat", "run"):
             window.show_page(name)
             turn(app, 1.5)
-            parts[name] = _measure(app, window, options.seconds / 2)
+            parts[name] = _measure(app, window, options.seconds / 2, ask=True)
         assert window.controller.model.state is State.RUNNING
         window.controller.send(Command.ABORT)
         wait_until(lambda: not window.controller.live, 60)
