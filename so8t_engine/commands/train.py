@@ -12,6 +12,7 @@ from rich.console import Console
 
 from so8t_engine.config import load_config
 from so8t_engine.errors import RunError
+from so8t_engine.files import write_atomically
 from so8t_engine.i18n import _
 from so8t_engine.redaction import RedactingFormatter
 from so8t_engine.training.control import RunControl, begin, install_signals
@@ -28,6 +29,7 @@ from so8t_engine.training.events import (
 from so8t_engine.training.importing import import_trainer
 from so8t_engine.training.preflight import preflight
 from so8t_engine.training.process import ProcessMark
+from so8t_engine.training.run_config import changed_config
 from so8t_engine.training.run_directory import RunDirectory
 
 
@@ -51,6 +53,7 @@ def train_headless(
         if run_dir is None:
             raise RunError(_("--resume needs to know which run."), _("Add --run-dir with the run's folder."))
         run = RunDirectory.open(run_dir)
+        config = changed_config(run, overrides)
     else:
         config = load_config(config_path, overrides)
         preflight(config)
@@ -70,7 +73,9 @@ def train_headless(
         os._exit(status)
 
     ProcessMark.current(run.id).write(run.process)
-    control = RunControl(run, seen.take, leave=leave, hang_s=run.config().run.stall_s)
+    control = RunControl(run, seen.take, leave=leave, hang_s=config.run.stall_s)
+    if resume and overrides:  # by now the run is locked for this process
+        write_atomically(run.config_file, config.to_yaml())
     restore = install_signals(control)
     begin(control, resume)
     try:
