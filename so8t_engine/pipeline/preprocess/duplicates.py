@@ -39,6 +39,11 @@ def _band_pairs(keys: NDArray[np.uint64]) -> Pairs:
     """Candidate pairs of one band; in a bucket of many copies each meets its neighbour and the first only."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
+    same_as_next = ordered[1:] == ordered[:-1]
+    shared = np.r_[False, same_as_next] | np.r_[same_as_next, False]
+    order, ordered = order[shared], ordered[shared]  # few: what follows takes no memory to speak of
+    if not order.size:
+        return np.zeros(0, np.uint64)
     new = np.r_[True, ordered[1:] != ordered[:-1]]
     starts = np.flatnonzero(new)
     sizes = np.diff(np.r_[starts, ordered.size])
@@ -221,7 +226,9 @@ def _groups(
     count: int, i: NDArray[np.int64], j: NDArray[np.int64], documents_N: NDArray[np.uint64]
 ) -> NDArray[np.int64]:
     order = np.argsort(documents_N, kind="stable")
-    twins = np.flatnonzero(documents_N[order][1:] == documents_N[order][:-1])
+    ordered = documents_N[order]
+    twins = np.flatnonzero(ordered[1:] == ordered[:-1])
+    del ordered
     parent = np.arange(count, dtype=np.int64)
 
     def root(node: int) -> int:
@@ -234,6 +241,7 @@ def _groups(
         zip(i.tolist(), j.tolist(), strict=True),
         zip(order[twins].tolist(), order[twins + 1].tolist(), strict=True),
     )
+    del order
     for a, b in links:
         x, y = root(a), root(b)
         parent[max(x, y)] = min(x, y)

@@ -29,18 +29,20 @@ def assign(
     kept = np.flatnonzero(keep_N)
     if not kept.size:
         return result
-    names, inverse, sizes = np.unique(groups_N[kept], return_inverse=True, return_counts=True)
-    del names
+    roots = groups_N[kept]
+    sharing = np.bincount(roots, minlength=1)[roots] > 1
+    del roots
     strata = strata_N[kept]
     count = int(strata.max()) + 1
     totals = np.bincount(strata, minlength=count)
     share = np.array(fractions)
     quotas = np.outer(share, totals)
     held = np.zeros((3, count))
-    order = np.argsort(inverse, kind="stable")
+    together = np.flatnonzero(sharing)
+    _names, inverse, sizes = np.unique(groups_N[kept[together]], return_inverse=True, return_counts=True)
+    order = together[np.argsort(inverse, kind="stable")]
     starts = np.cumsum(np.r_[0, sizes])
-    several = np.flatnonzero(sizes > 1)
-    several = several[rng.permutation(several.size)]
+    several = rng.permutation(sizes.size)
     several = several[np.argsort(-sizes[several], kind="stable")]
     for group in several.tolist():
         members = order[starts[group] : starts[group + 1]]
@@ -54,7 +56,7 @@ def assign(
         split = int(np.argmax(lack))
         held[split] += weights
         result[kept[members]] = split
-    single = order[starts[np.flatnonzero(sizes == 1)]]
+    single = np.flatnonzero(~sharing)
     for stratum in range(count):
         mine = single[strata[single] == stratum]
         mine = mine[rng.permutation(mine.size)]
