@@ -222,7 +222,7 @@ def decide(rows: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
         folder, starts, whole["task"], whole["document"], 0.8, workers, lambda: None, lambda *_told: None
     )
     compared = time.monotonic() - began
-    splits = assign(found.groups, whole["stratum"].astype(np.int64), ~found.dropped, (0.8, 0.1, 0.1), seed)
+    splits = assign(found.groups, whole["stratum"], ~found.dropped, (0.8, 0.1, 0.1), seed)
     seconds = time.monotonic() - began
     peak = max(size for _t, size in memory.close())
     return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,8 +11,8 @@ NAMES = ("train", "validation", "test")
 
 
 def assign(
-    groups_N: NDArray[np.int64],
-    strata_N: NDArray[np.int64],
+    groups_N: NDArray[np.integer[Any]],
+    strata_N: NDArray[np.integer[Any]],
     keep_N: NDArray[np.bool_],
     fractions: tuple[float, float, float],
     seed: int,
@@ -21,12 +23,13 @@ def assign(
     single rows then fill every stratum's quota, in a seeded order.
 
     Args:
-        groups_N: rows with the same value share a split. strata_N: small non-negative numbers.
+        groups_N: rows with the same value share a split; values are below the number of rows.
+        strata_N: small non-negative numbers.
         fractions: of train, validation and test; they sum to 1.
     """
     rng = np.random.default_rng(seed)
     result = np.full(groups_N.size, -1, np.int8)
-    kept = np.flatnonzero(keep_N)
+    kept = np.flatnonzero(keep_N).astype(np.uint32)
     if not kept.size:
         return result
     roots = groups_N[kept]
