@@ -77,6 +77,7 @@ class RunModel:
         self.snapshots: list[RotationEvent] = []
         self.evaluations: list[EvaluationEvent] = []
         self.checkpoints: list[CheckpointEvent] = []
+        self.samples: list[SampleEvent] = []
         self.converged_at: int | None = None
         self.progress: ProgressEvent | None = None
         self.facts: dict[str, Any] = {}
@@ -137,6 +138,7 @@ class RunModel:
             case CheckpointEvent():
                 self._on_checkpoint(event)
             case SampleEvent():
+                self.samples.append(event)
                 text = _("Sample at step %(step)d. Prompt: %(prompt)s") % {
                     "step": event.step,
                     "prompt": event.prompt,
@@ -201,6 +203,7 @@ class RunModel:
         self.marks.rewind(step)
         self.activities.phases = [phase for phase in self.activities.phases if phase.step < step]
         self.snapshots = [s for s in self.snapshots if s.step < step]
+        self.samples = [s for s in self.samples if s.step < step]
         self.evaluations = [e for e in self.evaluations if e.step < step]
         if self.converged_at is not None and self.converged_at >= step:
             self.converged_at = None
