@@ -58,7 +58,7 @@ def step_shape(config: Config, geometry: ModelGeometry, *, compute: int, flash: 
         vocabulary=geometry.vocabulary,
         chunk=config.memory.loss_chunk if config.memory.loss_path == "chunked" else 2**31,
         gate_final=config.so8t.gate_final,
-        accumulated=config.training.accumulation > 1, lora_per_layer=gradients,
+        accumulated=flash or config.training.accumulation > 1, lora_per_layer=gradients,
     )  # fmt: skip
 
 

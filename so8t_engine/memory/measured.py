@@ -93,7 +93,8 @@ def memory_digest(config: Config, geometry: ModelGeometry, device: str) -> str:
         "so8t": config.so8t.model_dump(mode="json"),
         "memory": config.memory.model_dump(mode="json"),
         "training": config.training.model_dump(
-            mode="json", include={"batch_size", "accumulation", "optimizer", "gradient_checkpointing"}
+            mode="json",
+            include={"batch_size", "accumulation", "optimizer", "gradient_checkpointing", "packing"},
         ),
         "device": device,
         "versions": _versions(),

@@ -23,7 +23,8 @@ class Resident:
 
     Attributes:
         terms: by name; ``optimizer_paged`` lies outside the allocator.
-        gradients: float32 gradients of everything that learns, which exist between two passes.
+        gradients: float32 gradients of everything that learns. On a card they are among the terms, since
+            their buffer stays; on the CPU they exist between two passes of a step.
         update: what the optimizer needs besides for a moment.
     """
 
@@ -123,6 +124,9 @@ def resident(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: int
         "optimizer_paged": geometry.layers * sum(paged for _held, paged in states),
         "so8t": so8t,
     }
+    if not cpu:
+        terms["gradients"] = lora + so8t
+        return Resident(terms, 0, 0)
     # torch's AdamW takes the root of all second moments of a group at once.
     update = lora if config.training.optimizer == "adamw" else 0
     return Resident(terms, lora + so8t, update)

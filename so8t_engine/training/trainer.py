@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from so8t_engine.config import Config
 from so8t_engine.data.packed import PackedCollator
 from so8t_engine.data.tokenize import Collator, Encoded
 from so8t_engine.i18n import _
+from so8t_engine.model.gradients import FlatGradients
 from so8t_engine.model.so8t_model import LossReport, SO8TModel, StepTotals
 from so8t_engine.so8t.schedule import GateSchedule, pet_weight_at
 from so8t_engine.training.batches import EpochBatches
@@ -48,8 +50,11 @@ from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.optimizer import make_optimizer, make_scheduler
 from so8t_engine.training.optimizer_state import capture_optimizer, plain, restore_optimizer
 from so8t_engine.training.packing import PackedBatches
+from so8t_engine.training.recorded import RecordedPasses
 from so8t_engine.training.recovery import Recovery, release_memory
 from so8t_engine.training.run_config import CONFIG
+
+log = logging.getLogger(__name__)
 
 
 class SO8TTrainer(Trainer):  # type: ignore[misc]
@@ -105,6 +110,10 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
             data_collator=collate,
             callbacks=[_Boundary(self)],
         )
+        model.gradients = FlatGradients.for_training(list(model.trainable().values()))
+        self.recorded = _recorded(model, config, collate.pad_token_id)
+        if self.recorded is not None:
+            model.before_evaluation = self.recorded.release
         # It prints on standard output, which belongs to --json.
         self.remove_callback(PrinterCallback)
         # Losses are already shares of the whole step (StepTotals): Trainer must not divide them again.
@@ -119,7 +128,8 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
             batch_sampler=self.batches,
             collate_fn=self.data_collator,
         )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        # Batches stay on the host, where they are counted and cut, until their pass.
+        prepared: DataLoader[Any] = self.accelerator.prepare_data_loader(loader, device_placement=False)
         return prepared
 
     def get_batch_samples(
@@ -151,7 +161,7 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
             try:
                 for batch in todo:
                     for piece in self.recovery.pieces(batch):
-                        share = super().training_step(model, piece, num_items_in_batch)
+                        share = self._pass(model, piece, num_items_in_batch, loss is None)
                         loss = share if loss is None else loss + share
             except torch.OutOfMemoryError as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -165,7 +175,43 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         self._returned = self._returned + loss
         return loss
 
+    def _pass(
+        self,
+        model: torch.nn.Module,
+        piece: dict[str, Tensor],
+        num_items_in_batch: Tensor | int | None,
+        first: bool,
+    ) -> Tensor:
+        """Forward and backward, from a recording where there is one."""
+        if self.recorded is None:
+            return self._ordinary(model, piece, num_items_in_batch)
+        if not model.training:
+            model.train()
+        report = self.recorded.replay(
+            piece, self._totals, *self._targets(), gradients_are_zero=first and self._started == 1
+        )
+        if report is None:
+            return self.recorded.timed(lambda: self._ordinary(model, piece, num_items_in_batch))
+        self.observer.add(report)
+        return report.loss
+
+    def _ordinary(
+        self, model: torch.nn.Module, piece: dict[str, Tensor], num_items_in_batch: Tensor | int | None
+    ) -> Tensor:
+        loss: Tensor = super().training_step(model, piece, num_items_in_batch)
+        return loss
+
+    def _targets(self) -> tuple[float, float]:
+        """α's target and PET's weight at this step."""
+        step, total = self.state.global_step, self.state.max_steps
+        assert self.schedule is not None
+        so8t = self.settings.so8t
+        pet = pet_weight_at(step, total, so8t.pet_weights, so8t.pet_fractions)
+        return self.schedule.alpha_at(step + 1, total), pet
+
     def _make_room(self, model: torch.nn.Module, reason: str) -> None:
+        if self.recorded is not None:
+            self.recorded.release()
         model.zero_grad(set_to_none=True)
         self.observer.repeat_step()
         release_memory()
@@ -194,15 +240,8 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor:
-        step, total = self.state.global_step, self.state.max_steps
-        assert self.schedule is not None
-        settings = self.settings.so8t
-        report: LossReport = model(
-            inputs,
-            self._totals,
-            alpha_target=self.schedule.alpha_at(step + 1, total),
-            pet_weight=pet_weight_at(step, total, settings.pet_weights, settings.pet_fractions),
-        )
+        alpha_target, pet_weight = self._targets()
+        report: LossReport = model(inputs, self._totals, alpha_target=alpha_target, pet_weight=pet_weight)
         self.observer.add(report)
         return report.loss
 
@@ -370,6 +409,21 @@ def _batches(config: Config, lengths: list[int]) -> EpochBatches | PackedBatches
     if training.packing:
         return PackedBatches(lengths, training.batch_size * config.data.max_length, training.seed)
     return EpochBatches(lengths, training.batch_size, training.seed, training.length_grouping)
+
+
+def _recorded(model: SO8TModel, config: Config, pad_token_id: int) -> RecordedPasses | None:
+    wanted = config.training.recorded_passes
+    dtype = model.causal_lm.lm_head.weight.dtype
+    if wanted == "off":
+        return None
+    reason = RecordedPasses.possible(model, dtype, packing=config.training.packing)
+    if reason is not None or model.gradients is None:
+        log.info("passes are not recorded: %s", reason or "gradients are apart")
+        return None
+    return RecordedPasses(
+        model, dtype, config.data.max_length, pad_token_id,
+        limit=config.memory.limit_gib * 2**30, always=wanted == "on",
+    )  # fmt: skip
 
 
 def _arguments(config: Config, model: SO8TModel, scratch: Path) -> TrainingArguments:
