@@ -184,6 +184,7 @@ def _begin(window: MainWindow, arguments: argparse.Namespace) -> None:
         started = window.open_run(arguments.open) and window.controller.live
     elif not arguments.quit_when_done and arguments.screenshot_dir is None:
         window.look_for_runs()
+        window.tour.offer()
     if started:
         window.controller.ended.connect(finish)
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QCoreApplication, QEvent, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QKeySequence, QShowEvent
+from PySide6.QtGui import QCloseEvent, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
     QFileDialog,
@@ -14,18 +14,17 @@ from PySide6.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QMainWindow,
-    QMenuBar,
     QStatusBar,
     QWidget,
 )
 
 from so8t_engine.config import Config
-from so8t_engine.i18n import LANGUAGES, _, language, set_language
-from so8t_engine.training.states import Command
-from so8t_gui import theme
+from so8t_engine.i18n import _, language, set_language
+from so8t_gui import menus, theme
 from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.chat_runner import ChatRunner
 from so8t_gui.icons import icon, program_icon
+from so8t_gui.leaving import Leaving
 from so8t_gui.models.history import summarise
 from so8t_gui.models.known_rows import KnownRows
 from so8t_gui.notification import notify
@@ -39,12 +38,11 @@ from so8t_gui.pages.inspect_page import InspectPage
 from so8t_gui.pages.run_page import RunPage
 from so8t_gui.pages.settings_page import SettingsPage
 from so8t_gui.preferences import Preferences
+from so8t_gui.queue_controller import QueueController
 from so8t_gui.run_controller import RunController
 from so8t_gui.start_up import StartUp
-from so8t_gui.widgets.autostart_action import AutostartAction
+from so8t_gui.tour import Tour, TourCard, tour_holder
 from so8t_gui.widgets.card_label import CardLabel
-from so8t_gui.widgets.close_dialogs import CloseChoice, EndingDialog, ask_before_closing
-from so8t_gui.widgets.palette import CommandPalette, Entry, menu_entries
 
 if TYPE_CHECKING:
     from so8t_gui.pipeline_controller import PipelineController
@@ -69,14 +67,16 @@ class MainWindow(QMainWindow):
         self._known_rows = KnownRows()
         self._config = config
         self._history_folder = Path(config.run.directory)
-        self._ending: EndingDialog | None = None
+        self.leaving = Leaving(self)
+        self.queue = QueueController(self.controller, self._history_folder, self)
+        self.queue.failed.connect(lambda *words: self.run_page.message.show_message("error", *words))
+        self.tour = Tour(self)
         self.start_up = StartUp(self)
         # Not the page's: the model stays loaded through a change of language or theme.
         self.chat = ChatRunner(self)
-        self.notifier = Notifier(self, self.controller, preferences)
+        self.notifier = Notifier(self, self.controller, preferences, self.leaving.tray)
         self.notifier.alarmed.connect(lambda *words: self.run_page.show_alarm(*words))
-        self._asking = False
-        self._sure = False
+        self._looked_at = "run"
         self.pipeline: PipelineController | None = None
         self.setWindowIcon(program_icon())
         self.setMinimumSize(960, 620)
@@ -96,9 +96,10 @@ class MainWindow(QMainWindow):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
         layout.addWidget(self.navigation)
-        layout.addWidget(self.pages, 1)
+        self.tour_card = TourCard(self.tour, self.change_language)
+        layout.addWidget(tour_holder(self.tour_card, self.pages), 1)
         self.setCentralWidget(centre)
-        self._build_menus()
+        self.start_action = menus.build_menus(self)
         status = QStatusBar()
         status.setSizeGripEnabled(False)
         status.addPermanentWidget(CardLabel())
@@ -114,14 +115,15 @@ class MainWindow(QMainWindow):
             PageSpec("settings", _("Settings"), self._make_settings_page),
             PageSpec("history", _("History"), self._make_history_page),
             PageSpec("chat", _("Chat"), self._make_chat_page),
-            PageSpec("inspect", _("Inspect"), lambda: InspectPage(self._history_folder)),
+            PageSpec("inspect", _("Inspect"), lambda: InspectPage(self._history_folder, self.run_looked_at)),
             PageSpec("pipeline", _("Pipeline"), self._make_pipeline_page),
             PageSpec("doctor", _("Doctor"), lambda: DoctorPage(self._history_folder)),
             PageSpec("about", _("About"), AboutPage),
         ]
 
     def _make_run_page(self) -> RunPage:
-        page = RunPage(self.controller, self.preferences)
+        page = RunPage(self.controller, self.preferences, self.queue)
+        page.queue_asked.connect(self.show_queue)
         page.controls.start_clicked.connect(self.start_run)
         page.resume_asked.connect(self.resume)
         return page
@@ -135,14 +137,29 @@ class MainWindow(QMainWindow):
         return page
 
     def _make_history_page(self) -> HistoryPage:
-        page = HistoryPage(self._history_folder, self.preferences)
+        page = HistoryPage(self._history_folder, self.preferences, self.queue)
+        page.list.queue.add_asked.connect(self.add_to_queue)
+        page.list.queue.edit_asked.connect(self._edit_queued)
         page.attach_asked.connect(self.attach)
         page.resume_asked.connect(self.resume)
         page.duplicate_asked.connect(self.duplicate)
         return page
 
     def _make_chat_page(self) -> ChatPage:
-        return ChatPage(self.chat, self.controller, self.preferences, self._history_folder)
+        return ChatPage(
+            self.chat, self.controller, self.preferences, self._history_folder, self.run_looked_at
+        )
+
+    def run_looked_at(self) -> Path | None:
+        """The run that other pages begin with: the one opened in the history, or the window's own."""
+        opened = self.history_page.opened if self.pages.is_built("history") else None
+        own = self.controller.run_path
+        return (opened or own) if self._looked_at == "history" else (own or opened)
+
+    def _on_row(self, row: int) -> None:
+        self.pages.setCurrentIndex(row)
+        if 0 <= row < len(self.pages.specs) and (name := self.pages.specs[row].name) in {"run", "history"}:
+            self._looked_at = name
 
     @property
     def chat_page(self) -> ChatPage:
@@ -210,78 +227,20 @@ class MainWindow(QMainWindow):
         for spec in self.pages.specs:
             navigation.addItem(QListWidgetItem(icon(spec.name, colour), spec.title))
         navigation.setFixedWidth(max(140, navigation.sizeHintForColumn(0) + 40))
-        navigation.currentRowChanged.connect(self.pages.setCurrentIndex)
+        navigation.currentRowChanged.connect(self._on_row)
         navigation.setCurrentRow(0)
         return navigation
 
-    def _build_menus(self) -> None:
-        bar = QMenuBar()
-        self.setMenuBar(bar)
-        run = bar.addMenu(_("&Run"))
-        self.start_action = self._action(run, _("&Start"), "Ctrl+Return", self.start_run)
-        self._action(run, _("&Open a run folder…"), "Ctrl+O", self._open_dialog)
-        autostart = AutostartAction(self)
-        run.addAction(autostart)
-        run.aboutToShow.connect(autostart.refresh)
-        run.addSeparator()
-        self._action(run, _("&Quit"), "Ctrl+Q", self.close)
-        view = bar.addMenu(_("&View"))
-        for i, spec in enumerate(self.pages.specs):
-            self._action(view, spec.title, f"Ctrl+{i + 1}", lambda i=i: self.navigation.setCurrentRow(i))
-        view.addSeparator()
-        # The names of languages stand in their own language, whatever the present one is.
-        languages = view.addMenu(_("&Language"))
-        self._choices(languages, dict(LANGUAGES), language(), self.change_language)
-        themes = view.addMenu(_("&Theme"))
-        names = {key: _(name) for key, name in theme.THEMES.items()}
-        self._choices(themes, names, self.theme_choice, self.change_theme)
-        self._action(view, _("&Full screen"), "F11", self._toggle_full_screen)
-        view.addSeparator()
-        for text, name in (
-            (_("&Notify outside the window"), "notify"),
-            (_("Keep the computer &awake during runs"), "keep_awake"),
-        ):
-            choice = QAction(text, view, checkable=True)
-            choice.setChecked(getattr(self.preferences, name))
-            choice.toggled.connect(lambda on, n=name: setattr(self.preferences, n, on))
-            view.addAction(choice)
-        about = bar.addMenu(_("&Help"))
-        self._action(about, _("&Commands…"), "Ctrl+Shift+P", self.show_palette)
-        self._action(about, _("&Keys"), "F1", lambda: self.show_page("about"))
-        self._action(about, _("&Doctor"), "", lambda: self.show_page("doctor"))
-
     def show_palette(self) -> None:
         """Everything that can be done, found by typing."""
-        entries = [*menu_entries(self.menuBar())]
-        for command, button in self.run_page.controls.buttons.items():
-            if button.isEnabled():
-                entries.append(Entry(button.text(), lambda c=command: self.run_page.ask(c)))  # type: ignore[misc]
-        for path, row in self.settings_page.form.rows.items():
-            title = _("Setting: %(name)s") % {"name": row.title.text()}
-            entries.append(Entry(title, lambda p=path: self._go_to_setting(p), also=path))  # type: ignore[misc]
-        CommandPalette(entries, self).open()
+        menus.show_palette(self)
 
-    def _go_to_setting(self, path: str) -> None:
+    def go_to_setting(self, path: str) -> None:
+        """Show a setting on its page."""
         self.show_page("settings")
         self.settings_page.go_to(path)
 
-    def _action(self, menu: Any, text: str, keys: str, slot: Any) -> QAction:  # noqa: ANN401
-        action = QAction(text, self)
-        action.setShortcut(QKeySequence(keys))
-        action.triggered.connect(lambda _checked=False: slot())
-        menu.addAction(action)
-        return action
-
-    def _choices(self, menu: Any, names: dict[str, str], chosen: str, slot: Any) -> None:  # noqa: ANN401
-        group = QActionGroup(menu)
-        for key, name in names.items():
-            action = QAction(name, menu, checkable=True)
-            action.setChecked(key == chosen)
-            action.triggered.connect(lambda _checked=False, key=key: slot(key))
-            group.addAction(action)
-            menu.addAction(action)
-
-    def _toggle_full_screen(self) -> None:
+    def toggle_full_screen(self) -> None:
         self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
 
     # Language and theme
@@ -323,6 +282,7 @@ class MainWindow(QMainWindow):
             kept["opened"] = (opened, self.history_page.view.model) if opened is not None else None
         self._shut_pages_down()
         self.run_page.disconnect_controller()
+        self.tour_card.disconnect_tour()
         old = self.takeCentralWidget()
         if old is not None:
             old.hide()
@@ -338,6 +298,7 @@ class MainWindow(QMainWindow):
     def _shut_pages_down(self) -> None:
         """Stop what pages do in the background."""
         self.pages.stop()
+        self.run_page.view.shut_down()
         if self.pages.is_built("history"):
             self.history_page.shut_down()
         if self.pages.is_built("settings"):
@@ -371,6 +332,7 @@ class MainWindow(QMainWindow):
     def _on_config(self, config: Config | None) -> None:
         if config is not None:
             self._config = config
+            self.queue.set_folder(Path(config.run.directory))
             if self.pages.is_built("history"):
                 self.history_page.set_folder(Path(config.run.directory))
             else:
@@ -407,6 +369,29 @@ class MainWindow(QMainWindow):
             return False
         self.show_page("run")
         return self.controller.start(config, path)
+
+    def add_to_queue(self) -> bool:
+        """Append a run with the settings as they stand; it starts when its turn comes."""
+        page = self.settings_page
+        config = page.config()
+        # A run that is live locks the form, and may be followed all the same.
+        possible, reason = (True, "") if self.controller.live else page.can_start()
+        if config is None or not possible:
+            self.run_page.message.show_message("error", reason, _("Mend it on the settings page."))
+            self.show_page("run")
+            return False
+        return self.queue.add(config)
+
+    def _edit_queued(self, file: Path) -> None:
+        """Put a queued run's settings into the form; the queue keeps its own."""
+        self.show_page("settings")
+        self.settings_page.load_file(file)
+
+    def show_queue(self) -> None:
+        """The history page, where the whole queue is."""
+        self.show_page("history")
+        self.history_page.stack.setCurrentIndex(0)
+        self.history_page.list.queue.list.setFocus()
 
     def attach(self, path: Path) -> bool:
         """Follow and control a run that another process trains."""
@@ -463,7 +448,7 @@ class MainWindow(QMainWindow):
         """Where the settings put runs."""
         return self._history_folder
 
-    def _open_dialog(self) -> None:
+    def open_dialog(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, _("Open a run folder"), str(self._history_folder))
         if chosen:
             self.open_run(Path(chosen))
@@ -476,65 +461,20 @@ class MainWindow(QMainWindow):
 
     def close_without_asking(self) -> None:
         """Stop and save if a run lives, wait for it, close. For signals and ends of sessions."""
-        if self._ending is not None:
-            return
-        self._end_run(CloseChoice.STOP)
+        self.leaving.close_without_asking()
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Ask during a live run; wait for its trainer; leave no orphan."""
-        if self.controller.live and not self._sure:
-            event.ignore()
-            # Qt ignores a close() made inside closeEvent, so the question comes after it.
-            QTimer.singleShot(0, self._ask_and_leave)
+        if not self.leaving.may_close(event):
             return
         self.preferences.geometry = self.saveGeometry()
+        self.leaving.tray.take_down()
         self.start_up.shut_down()
         self.notifier.shut_down()
+        self.queue.shut_down()
         self._shut_pages_down()
         self.chat.unload()
         if self.pipeline is not None:
             self.pipeline.shut_down()
         event.accept()
         self.closed.emit()
-
-    def _ask_and_leave(self) -> None:
-        if self._asking or self._ending is not None:
-            return
-        self._asking = True
-        try:
-            choice = self._ask()
-        finally:
-            self._asking = False
-        self._end_run(choice)
-
-    def _ask(self) -> CloseChoice:
-        session, config = self.controller.session, self.controller.config
-        joined = session is not None and session.attached
-        continues = config is not None and config.run.when_window_dies == "continue"
-        in_process = session is not None and session.in_process
-        return ask_before_closing(self, may_keep=(joined or continues) and not in_process)
-
-    def _end_run(self, choice: CloseChoice) -> None:
-        if choice is CloseChoice.CANCEL:
-            return
-        if choice is CloseChoice.KEEP:
-            self.controller.detach()
-        if not self.controller.live:
-            self._leave()
-            return
-        self.controller.send_when_possible(Command.ABORT if choice is CloseChoice.ABORT else Command.STOP)
-        # Not exec(): a nested event loop would hold up whoever closed the window.
-        self._ending = EndingDialog(self.controller, self)
-        self._ending.finished.connect(self._on_ending)
-        self._ending.open()
-
-    def _on_ending(self) -> None:
-        if self._ending is not None:
-            self._ending.deleteLater()
-            self._ending = None
-        if not self.controller.live:
-            self._leave()
-
-    def _leave(self) -> None:
-        self._sure = True
-        self.close()

@@ -9,14 +9,15 @@ import sys
 import time
 
 from PySide6.QtCore import QObject, QTimer, Signal
-from PySide6.QtWidgets import QApplication, QSystemTrayIcon, QWidget
+from PySide6.QtWidgets import QApplication, QWidget
 
 from so8t_engine.i18n import _
 from so8t_engine.training.states import STATE_NAMES, State
-from so8t_gui.icons import program_icon
 from so8t_gui.models.watch import Alarm, Watch
 from so8t_gui.preferences import Preferences
 from so8t_gui.run_controller import RunController
+from so8t_gui.sound import play
+from so8t_gui.tray import Tray
 
 LOOK_MS = 2000
 
@@ -65,7 +66,9 @@ class Notifier(QObject):
 
     alarmed = Signal(str, str)
 
-    def __init__(self, window: QWidget, controller: RunController, preferences: Preferences) -> None:
+    def __init__(
+        self, window: QWidget, controller: RunController, preferences: Preferences, tray: Tray
+    ) -> None:
         super().__init__(window)
         self._window, self._controller, self._preferences = window, controller, preferences
         self._watch = Watch()
@@ -73,7 +76,7 @@ class Notifier(QObject):
         self.awake = KeepAwake()
         self.alarms: list[Alarm] = []
         self.told: list[str] = []
-        self._tray: QSystemTrayIcon | None = None
+        self._tray = tray
         self._timer = QTimer(self, interval=LOOK_MS)
         self._timer.timeout.connect(self.look)
         controller.replaced.connect(self._begin)
@@ -115,21 +118,14 @@ class Notifier(QObject):
     def tell(self, title: str, text: str, *, bad: bool = False) -> None:
         """Show a notification, where the window is not in front and the system has a place for it."""
         self.told.append(title)
+        if self._preferences.sound:
+            play(bad=bad)
         if not self._preferences.notify or self._window.isActiveWindow():
             return
         QApplication.alert(self._window)
-        if not QSystemTrayIcon.isSystemTrayAvailable():
-            return
-        if self._tray is None:
-            self._tray = QSystemTrayIcon(program_icon(), self)
-            self._tray.activated.connect(lambda _reason: self._window.activateWindow())
-        self._tray.show()
-        kind = QSystemTrayIcon.MessageIcon
-        self._tray.showMessage(title, text, kind.Critical if bad else kind.Information)
+        self._tray.message(title, text, bad=bad)
 
     def shut_down(self) -> None:
         """The window is going."""
         self._timer.stop()
         self.awake.set_active(False)
-        if self._tray is not None:
-            self._tray.hide()

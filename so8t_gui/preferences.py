@@ -82,6 +82,24 @@ class Preferences:
     def keep_awake(self, on: bool) -> None:
         self._store.setValue("keep_awake", "true" if on else "false")
 
+    @property
+    def sound(self) -> bool:
+        """Whether a sound is played too."""
+        return self._store.value("sound", "false") == "true"
+
+    @sound.setter
+    def sound(self, on: bool) -> None:
+        self._store.setValue("sound", "true" if on else "false")
+
+    @property
+    def tour_seen(self) -> bool:
+        """Whether the tour was shown once."""
+        return self._store.value("tour_seen", "false") == "true"
+
+    @tour_seen.setter
+    def tour_seen(self, on: bool) -> None:
+        self._store.setValue("tour_seen", "true" if on else "false")
+
     def board(self, name: str) -> dict[str, Any]:
         """How a board of charts was left; empty where it never was."""
         try:

@@ -66,13 +66,11 @@ def _so8t(job: Job, base: nn.Module, config: Config) -> tuple[nn.Module, Callabl
     from so8t_engine.training.recorded import RecordedPasses
 
     model = SO8TModel(base, config).train()
-    model.gradients = FlatGradients.for_training(list(model.trainable().values()))
     recorded = None
-    if config.training.recorded_passes != "off" and config.memory.layers == "lean":
+    if config.training.recorded_passes != "off" and RecordedPasses.impossible(model, config) is None:
+        model.gradients = FlatGradients.for_training(list(model.trainable().values()))
         always = config.training.recorded_passes == "on"
-        recorded = RecordedPasses(
-            model, torch.bfloat16, job.length, 0, limit=(job.cap_gib or 80.0) * 2**30, always=always
-        )
+        recorded = RecordedPasses(model, job.length, 0, limit=(job.cap_gib or 80.0) * 2**30, always=always)
 
     def one_pass(ids_NT: Tensor) -> Tensor:
         rows = len(ids_NT)

@@ -10,7 +10,6 @@ from typing import Any
 from so8t_engine.config import load_config
 from so8t_engine.i18n import _
 from so8t_engine.memory.budget import estimate, gib
-from so8t_engine.memory.fit import longest_sequence, suggestions
 
 
 def estimate_report(path: Path, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -35,6 +34,8 @@ def estimate_report(path: Path, overrides: Sequence[str]) -> tuple[str, dict[str
 
 def fit_report(path: Path, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Suggestions as text and as the object of ``--json``. Raises `SO8TError`."""
+    from so8t_engine.memory.fit import longest_sequence, suggestions
+
     config = load_config(path, overrides)
     found = estimate(config)
     proposals = [] if found.fits else suggestions(config)

@@ -41,7 +41,7 @@ def evaluate_run(
         SO8TError: the run is not finished, a part cannot be loaded, or there are no rows.
     """
     run, config, state = _finished_run(run_path)
-    train, held_out, split = _rows(config, rows, max_rows)
+    train, held_out, split = held_out_rows(config, rows, max_rows)
     import torch
     import transformers
 
@@ -94,7 +94,9 @@ class _Lines:
             self._console.print(f"{what}: {done}/{of}")
 
 
-def _rows(config: Config, source: str | None, max_rows: int | None) -> tuple[list[Row], list[Row], str]:
+def held_out_rows(
+    config: Config, source: str | None = None, max_rows: int | None = None
+) -> tuple[list[Row], list[Row], str]:
     """Training rows, held-out rows and the name of what they are."""
     import random
 
@@ -108,7 +110,8 @@ def _rows(config: Config, source: str | None, max_rows: int | None) -> tuple[lis
     )  # fmt: skip
     if source is not None:
         wanted = "test" if has_split(source, "test") else "train"
-        held, split = read_rows(source, fmt="auto", split=wanted), Path(source).name
+        held = read_rows(source, fmt="auto", split=wanted)
+        split = "test" if wanted == "test" else Path(source).name
     elif splits.test:
         held, split = splits.test, "test"
     else:

@@ -6,12 +6,12 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
 from so8t_engine.config import load_config
-from so8t_engine.errors import RunError
+from so8t_engine.errors import RunError, SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.redaction import RedactingFormatter
 from so8t_engine.training.control import RunControl, begin, install_signals
@@ -25,9 +25,13 @@ from so8t_engine.training.events import (
     StepEvent,
     WarningEvent,
 )
+from so8t_engine.training.importing import import_trainer
 from so8t_engine.training.preflight import preflight
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from so8t_engine.training.world import World
 
 
 def train_headless(
@@ -46,14 +50,29 @@ def train_headless(
     Raises:
         SO8TError: the configuration, the rows or the model are not usable; nothing was written.
     """
-    if resume:
-        if run_dir is None:
-            raise RunError(_("--resume needs to know which run."), _("Add --run-dir with the run's folder."))
-        run = RunDirectory.open(run_dir)
-    else:
-        config = load_config(config_path, overrides)
-        preflight(config)
-        run = RunDirectory.create(config, run_dir)
+    world = _world()
+    if world is not None and not world.first:
+        from so8t_engine.training.follower import follow, say_on_errors
+
+        say_on_errors(world)
+        return follow(world)
+    try:
+        return _lead(
+            world, _run_directory(config_path, overrides, run_dir, resume), resume, console, on_result
+        )
+    except SO8TError as error:
+        if world is not None:
+            world.fail(error)
+        raise
+
+
+def _lead(
+    world: World | None,
+    run: RunDirectory,
+    resume: bool,
+    console: Console,
+    on_result: Callable[[dict[str, Any]], None],
+) -> int:
     handler = logging.FileHandler(run.log, encoding="utf-8")
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
@@ -72,16 +91,35 @@ def train_headless(
     control = RunControl(run, seen.take, leave=leave, hang_s=run.config().run.stall_s)
     restore = install_signals(control)
     begin(control, resume)
-    from so8t_engine.training.run import run_training
-
     try:
-        status = run_training(run, resume=resume, control=control, handle_signals=False)
+        status = import_trainer()(run, resume=resume, control=control, handle_signals=False, world=world)
     finally:
         restore()
         logging.getLogger().removeHandler(handler)
         handler.close()
     tell()
     return status
+
+
+def _world() -> World | None:
+    """The processes that a launcher has started for this run; without one None, and torch is not imported."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    from so8t_engine.training.world import World
+
+    return World.join()
+
+
+def _run_directory(
+    config_path: Path, overrides: Sequence[str], run_dir: Path | None, resume: bool
+) -> RunDirectory:
+    if resume:
+        if run_dir is None:
+            raise RunError(_("--resume needs to know which run."), _("Add --run-dir with the run's folder."))
+        return RunDirectory.open(run_dir)
+    config = load_config(config_path, overrides)
+    preflight(config)
+    return RunDirectory.create(config, run_dir)
 
 
 class _Summary:

@@ -33,7 +33,9 @@ Shingles = NDArray[np.uint64]
 
 def normalise(text: str) -> str:
     """``text`` under NFKC and case folding, white space collapsed: what the measure looks at."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.casefold().split())
 
 
 def _mixed(values: Shingles) -> Shingles:

@@ -54,7 +54,8 @@ def stage(
         _link(source, folder / "gguf" / source.name)
     if report is not None:
         for source in sorted(report.iterdir()):
-            if source.is_file() and source.suffix in _REPORT:
+            # A pipeline's own record of the step tells of this computer, not of the model.
+            if source.is_file() and source.suffix in _REPORT and source.name != "manifest.json":
                 _link(source, folder / "evaluation" / source.name)
     _without_paths(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -113,8 +113,7 @@ def linear_backward(
     grad_a = tape.add(term, rank * linear.inputs * width)
     if shape.dropout:
         product = tape.add(WORK, tokens * linear.inputs * width)
-        # The mask; on a card it is drawn where it is needed.
-        tape.drop(None if shape.flash else tape.add(WORK, tokens * linear.inputs * width), product)
+        tape.drop(tape.add(WORK, tokens * linear.inputs * width), product)
     tape.drop(*copies, dropped, low, grad_low)
     return grad_input, [grad_a, grad_b]
 

@@ -123,6 +123,19 @@ def read_memory(index: int = 0) -> NvmlReading | NvmlMissing:
     )
 
 
+def index_of(uuid: str) -> int | None:
+    """NVML's number of the card with this UUID, with or without ``GPU-``; None where there is none."""
+    nvml = _load()
+    if nvml is None:
+        return None
+    with contextlib.suppress(Exception):
+        for index in range(int(nvml.nvmlDeviceGetCount())):
+            found = _text(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index)))
+            if found.removeprefix("GPU-") == uuid.removeprefix("GPU-"):
+                return index
+    return None
+
+
 def card_total(index: int = 0) -> int | None:
     """Bytes of memory on card ``index``, or None where there is no NVIDIA card."""
     reading = read_memory(index)

@@ -44,6 +44,16 @@ class PipelineConfig(Section):
     workers: int | None = setting(
         None, N_("Processes"), N_("For steps that use several. Empty takes every core."), ge=1, le=1024
     )
+    dask: str = setting(
+        "",
+        N_("Dask"),
+        N_(
+            "For more rows than one machine is to clean: the address of a Dask scheduler that you trust, or "
+            "local for workers on this machine. Empty uses the processes above. The result is the same."
+        ),
+        max_length=256,
+        advanced=True,
+    )
     attempts: int = setting(
         3,
         N_("Attempts"),

@@ -32,6 +32,8 @@ class StepContext:
         workers: processes that the step may use.
         emit: writes an event; safe from any thread.
         stopping: whether a stop was asked for.
+        digest: of the step's inputs, settings and code; the same whenever the step does the same.
+        dask: where steps that can are to spread their work: ``local``, a scheduler's address, or empty.
     """
 
     output: Path
@@ -43,6 +45,8 @@ class StepContext:
     workers: int
     emit: Callable[[Event], Any]
     stopping: Callable[[], bool]
+    digest: str = ""
+    dask: str = ""
     _sent: dict[str, float] = field(default_factory=dict, repr=False)
 
     def check(self) -> None:

@@ -170,7 +170,7 @@ class Pipeline:
             journal.emit(_event(planned, "running", planned.reason, attempt=attempt))
             try:
                 if not step.available:
-                    step.run(self._context(step, store, journal))  # says that it does not exist
+                    step.run(self._context(step, "", store, journal))  # says that it does not exist
                 self._attempt(step, planned, store, journal, began)
                 return
             except PipelineStopped:
@@ -196,7 +196,7 @@ class Pipeline:
         store.begin(planned.digest, keep_scratch=step.keeps_scratch)
         watch = _PeakMemory()
         try:
-            result = step.run(self._context(step, store, journal))
+            result = step.run(self._context(step, planned.digest, store, journal))
         finally:
             peak = watch.close()
         if journal.stopping():
@@ -221,7 +221,7 @@ class Pipeline:
                 raise PipelineStopped
             time.sleep(min(0.1, seconds))
 
-    def _context(self, step: Step[Any], store: StepStore, journal: Journal) -> StepContext:
+    def _context(self, step: Step[Any], digest: str, store: StepStore, journal: Journal) -> StepContext:
         facts = {name: (self.store(name).manifest() or {}).get("facts", {}) for name in self._needed(step)}
         return StepContext(
             output=store.partial,
@@ -233,6 +233,8 @@ class Pipeline:
             workers=self.config.workers or os.cpu_count() or 1,
             emit=journal.emit,
             stopping=journal.stopping,
+            digest=digest,
+            dask=self.config.dask,
         )
 
     def _needed(self, step: Step[Any]) -> list[str]:

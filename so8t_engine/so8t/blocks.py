@@ -7,7 +7,7 @@ of 64 bytes, and the product runs several times faster than 8×8 ones although h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -18,9 +18,9 @@ from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
 
 BLOCK = 8
-# Elements of hidden states multiplied at a time: the product and its float32 operand stay in the second-level
-# cache on the CPU (2 MiB each), and the extra memory is bounded everywhere.
-_CPU_ELEMENTS, _CARD_ELEMENTS = 1 << 19, 1 << 20
+# Elements of hidden states multiplied at a time: the operands and the product, 0.6 MiB each, stay in the
+# second-level cache on the CPU, and the extra memory is bounded everywhere.
+_CPU_ELEMENTS, _CARD_ELEMENTS = 48 * 3072, 1 << 20
 
 
 def check_blocks(matrix_B88: Tensor) -> None:
@@ -52,47 +52,75 @@ def _work_dtype(hidden: Tensor, matrix_B88: Tensor) -> torch.dtype:
 
 
 def _chunk_tokens(hidden_TH: Tensor) -> int:
-    """How many tokens to multiply at a time; the results do not depend on it."""
+    """How many tokens to multiply at a time; the products do not depend on it."""
     elements = _CPU_ELEMENTS if hidden_TH.device.type == "cpu" else _CARD_ELEMENTS
     return max(1, elements // hidden_TH.shape[1])
 
 
-def _multiply(hidden_TH: Tensor, matrix_B88: Tensor) -> Tensor:
-    """y_b = K_b x_b for every block and token, in the dtype of ``hidden_TH``."""
-    work = _work_dtype(hidden_TH, matrix_B88)
-    wide_Gnn = _diagonal_pairs(matrix_B88.to(work))
-    groups, width = wide_Gnn.shape[0], wide_Gnn.shape[-1]
-    out_TH = torch.empty_like(hidden_TH, memory_format=torch.contiguous_format)
+def _chunks(hidden_TH: Tensor) -> Iterator[slice]:
     step = _chunk_tokens(hidden_TH)
-    turned_Gnn = wide_Gnn.mT.contiguous()
-    for start in range(0, hidden_TH.shape[0], step):
-        part = hidden_TH[start : start + step].to(work).reshape(-1, groups, width).transpose(0, 1)
-        # A dense product that stays in the cache and is then put in place: written to its strided place
-        # directly it takes two to fifteen times as long, one small product per block instead of a batch.
-        product_Gtn = torch.bmm(part, turned_Gnn)
-        out_TH[start : start + step].view(-1, groups, width).copy_(product_Gtn.transpose(0, 1))
-        del part, product_Gtn  # before the next ones are made
+    return (slice(start, start + step) for start in range(0, hidden_TH.shape[0], step))
+
+
+def _grouped(rows_tH: Tensor, groups: int, work: torch.dtype) -> Tensor:
+    """(t, H) as (G, t, n) in the dtype of the sums; no copy where it has that dtype already."""
+    return rows_tH.to(work).reshape(rows_tH.shape[0], groups, -1).transpose(0, 1)
+
+
+def _multiply(
+    hidden_TH: Tensor, matrix_B88: Tensor, visit: Callable[[slice, Tensor], object] | None = None
+) -> Tensor:
+    """y_b = K_b x_b for every block and token, in the dtype of ``hidden_TH``.
+
+    ``visit`` is given each chunk of ``hidden_TH``, as (G, t, n), while it is in the cache.
+    """
+    work = _work_dtype(hidden_TH, matrix_B88)
+    turned_Gnn = _diagonal_pairs(matrix_B88.to(work)).mT.contiguous()
+    groups, width = turned_Gnn.shape[:2]
+    out_TH = torch.empty_like(hidden_TH, memory_format=torch.contiguous_format)
+    # A dense product that stays in the cache and is then put in place: written to its strided place directly
+    # it takes two to fifteen times as long, one small product per block instead of a batch.
+    product_Gtn = turned_Gnn.new_empty(0)
+    for rows in _chunks(hidden_TH):
+        part_Gtn = _grouped(hidden_TH[rows], groups, work)
+        tokens = part_Gtn.shape[1]
+        if product_Gtn.numel() != part_Gtn.numel():
+            product_Gtn = turned_Gnn.new_empty((groups, tokens, width))
+        torch.bmm(part_Gtn, turned_Gnn, out=product_Gtn)
+        if visit is not None:
+            visit(rows, part_Gtn)
+        out_TH[rows].view(tokens, groups, width).copy_(product_Gtn.transpose(0, 1))
+        del part_Gtn  # before the next one is made
     return out_TH
 
 
-def _matrix_gradient(grad_TH: Tensor, hidden_TH: Tensor, matrix_B88: Tensor) -> Tensor:
-    """Σ_t grad_t x_tᵀ per block, summed in float32 (float64 for float64)."""
-    blocks = matrix_B88.shape[0]
-    pair = _pair(blocks)
-    groups, width = blocks // pair, pair * BLOCK
-    work = _work_dtype(hidden_TH, matrix_B88)
-    total_Gnn = torch.zeros((groups, width, width), dtype=work, device=hidden_TH.device)
-    step = _chunk_tokens(hidden_TH)
-    for start in range(0, hidden_TH.shape[0], step):
-        grad = grad_TH[start : start + step].to(work).reshape(-1, groups, width).permute(1, 2, 0)
-        part = hidden_TH[start : start + step].to(work).reshape(-1, groups, width).transpose(0, 1)
-        total_Gnn.baddbmm_(grad, part)
-    if pair == 1:
-        return total_Gnn.to(matrix_B88.dtype)
-    result_B88 = torch.empty_like(matrix_B88, memory_format=torch.contiguous_format)
-    result_B88[0::2] = total_Gnn[:, :BLOCK, :BLOCK].to(matrix_B88.dtype)
-    result_B88[1::2] = total_Gnn[:, BLOCK:, BLOCK:].to(matrix_B88.dtype)
-    return result_B88
+class _MatrixGradient:
+    """Σ_t grad_t x_tᵀ per block, summed in float32 (float64 for float64) chunk by chunk."""
+
+    def __init__(self, hidden_TH: Tensor, matrix_B88: Tensor) -> None:
+        self._hidden_TH, self._matrix_B88 = hidden_TH, matrix_B88
+        self._pair = _pair(matrix_B88.shape[0])
+        self._work = _work_dtype(hidden_TH, matrix_B88)
+        groups, width = matrix_B88.shape[0] // self._pair, self._pair * BLOCK
+        self._total_Gnn = matrix_B88.new_zeros((groups, width, width), dtype=self._work)
+
+    def add(self, rows: slice, grad_Gtn: Tensor) -> None:
+        groups = self._total_Gnn.shape[0]
+        self._total_Gnn.baddbmm_(grad_Gtn.mT, _grouped(self._hidden_TH[rows], groups, self._work))
+
+    def add_all(self, grad_TH: Tensor) -> None:
+        groups = self._total_Gnn.shape[0]
+        for rows in _chunks(grad_TH):
+            self.add(rows, _grouped(grad_TH[rows], groups, self._work))
+
+    def result(self) -> Tensor:
+        """In the dtype of the matrices, (B, 8, 8)."""
+        if self._pair == 1:
+            return self._total_Gnn.to(self._matrix_B88.dtype)
+        result_B88 = torch.empty_like(self._matrix_B88, memory_format=torch.contiguous_format)
+        result_B88[0::2] = self._total_Gnn[:, :BLOCK, :BLOCK]
+        result_B88[1::2] = self._total_Gnn[:, BLOCK:, BLOCK:]
+        return result_B88
 
 
 @contextmanager
@@ -139,13 +167,16 @@ class _ApplyBlocks(torch.autograd.Function):
     def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         hidden_TH, matrix_B88 = ctx.saved_tensors
         (grad_TH,) = grads
-        grad_hidden_TH = grad_matrix_B88 = None
+        grad_hidden_TH = None
+        want_hidden, want_matrix = ctx.needs_input_grad[:2]
+        matrix_gradient = _MatrixGradient(hidden_TH, matrix_B88) if want_matrix else None
         with exact_float32(hidden_TH.device):
-            if ctx.needs_input_grad[0]:
-                grad_hidden_TH = _multiply(grad_TH, matrix_B88.mT)
-            if ctx.needs_input_grad[1]:
-                grad_matrix_B88 = _matrix_gradient(grad_TH, hidden_TH, matrix_B88)
-        return grad_hidden_TH, grad_matrix_B88, None
+            if want_hidden:
+                visit = matrix_gradient.add if matrix_gradient is not None else None
+                grad_hidden_TH = _multiply(grad_TH, matrix_B88.mT, visit)
+            elif matrix_gradient is not None:
+                matrix_gradient.add_all(grad_TH)
+        return grad_hidden_TH, matrix_gradient.result() if matrix_gradient is not None else None, None
 
 
 def apply_blocks(hidden: Tensor, matrix_B88: Tensor, keep: Tensor | None = None) -> Tensor:

@@ -16,7 +16,6 @@ from tempfile import NamedTemporaryFile
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor
 
 from so8t_engine.errors import SO8TError
@@ -25,6 +24,7 @@ from so8t_engine.so8t.adapter import SO8TAdapter
 from so8t_engine.so8t.blocks import BLOCK
 from so8t_engine.so8t.logarithm import matrices_to_generators
 from so8t_engine.so8t.rotation import GENERATORS, ROTATION_MAPS, generators_to_matrices
+from so8t_engine.so8t.tensor_bytes import serialise
 
 #: 1 had a checksum of its tensors alone, 2 has one of its tensors and metadata.
 SCHEMA_VERSION = 2

@@ -14,6 +14,7 @@ from so8t_engine import i18n
 from so8t_engine.errors import RunError
 from so8t_engine.redaction import RedactingFormatter, RedactingStream
 from so8t_engine.training.control import RunControl, begin
+from so8t_engine.training.importing import import_trainer
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_config import readable_config
 from so8t_engine.training.run_directory import RunDirectory
@@ -60,9 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     ProcessMark.current(run.id).write(run.process)
     begin(control, options.resume)
-    from so8t_engine.training.run import run_training
-
-    return run_training(run, resume=options.resume, control=control)
+    return import_trainer()(run, resume=options.resume, control=control)
 
 
 if __name__ == "__main__":

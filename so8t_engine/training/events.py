@@ -126,6 +126,8 @@ class MemoryEvent(Event):
         source: where device_used came from: ``nvml`` or ``none``.
         temperature_c, utilisation, power_w: of the card: degrees Celsius, 0 to 1, watts.
         throttled: why its clocks are held down, in the driver's words; empty when they are not.
+        cards: where several processes train the run, the same of the others' cards: ``"1.device_used"`` is of
+            process 1's. The fields above are of the first process and its card.
     """
 
     type: Literal["memory"] = "memory"
@@ -142,6 +144,7 @@ class MemoryEvent(Event):
     utilisation: float | None = None
     power_w: float | None = None
     throttled: list[str] | None = None
+    cards: dict[str, float] | None = None
 
 
 class EvaluationEvent(Event):

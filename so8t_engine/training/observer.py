@@ -14,6 +14,7 @@ from transformers import TrainerState
 
 from so8t_engine.config import Config
 from so8t_engine.files import write_bytes_atomically
+from so8t_engine.i18n import _
 from so8t_engine.model.so8t_model import LossReport, SO8TModel
 from so8t_engine.so8t.schedule import GateSchedule, phase_at, sigmoid
 from so8t_engine.training.control import RunControl
@@ -21,11 +22,13 @@ from so8t_engine.training.events import (
     GateEvent,
     RotationEvent,
     StepEvent,
+    WarningEvent,
 )
 from so8t_engine.training.heldout import HeldOut
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.saver import CheckpointSaver
 from so8t_engine.training.states import State
+from so8t_engine.training.step_terms import StepTerms
 
 if TYPE_CHECKING:
     from so8t_engine.training.samples import SampleWriter
@@ -65,7 +68,7 @@ class StepObserver:
         self.samples: SampleWriter | None = None
         self.saver = CheckpointSaver(run, config.checkpoints, control.emit)
         self._asked = False
-        self._terms: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.terms = StepTerms()
         self._began = time.perf_counter()
         self.step_tokens = 0
         self.trained_s = 0.0
@@ -74,20 +77,27 @@ class StepObserver:
 
     def begin_step(self) -> None:
         """A step's first forward pass is about to begin."""
-        self._terms = {}
+        self.terms.clear()
         self._began = time.perf_counter()
 
     def repeat_step(self) -> None:
         """The step's passes so far do not count: they are done again."""
-        self._terms = {}
+        self.terms.clear()
 
     def add(self, report: LossReport) -> None:
         """Add a micro-batch's shares; nothing is read from the card yet."""
-        for name, (raw, weighted) in report.terms.items():
-            if name in self._terms:
-                old_raw, old_weighted = self._terms[name]
-                raw, weighted = old_raw + raw, old_weighted + weighted
-            self._terms[name] = (raw, weighted)
+        self.terms.add(report)
+
+    def say(self) -> dict[str, Any]:
+        """What the other processes are told of this one's part of the step: nothing."""
+        return {}
+
+    def hear(self, said: list[dict[str, Any]]) -> None:
+        """Tell what the other processes said of their parts."""
+        for rank, heard in enumerate(said):
+            for warning in heard.get("warnings", []):
+                sentence = _("Process %(rank)d: %(what)s") % {"rank": rank, "what": warning["sentence"]}
+                self._control.emit(WarningEvent(**warning | {"sentence": sentence}))
 
     def step(
         self,
@@ -99,11 +109,7 @@ class StepObserver:
         """Report the step that just ended."""
         seconds = time.perf_counter() - self._began
         self.trained_s += seconds
-        names = list(self._terms)
-        # One transfer for all terms.
-        flat = torch.stack([v.float() for name in names for v in self._terms[name]]).tolist()
-        raw = {name: flat[2 * i] for i, name in enumerate(names)}
-        weighted = {name: flat[2 * i + 1] for i, name in enumerate(names)}
+        raw, weighted = self.terms.values()
         self.last_loss = sum(weighted.values())
         self._control.emit(
             StepEvent(

@@ -57,8 +57,7 @@ def make_optimizer(model: SO8TModel, config: Config) -> torch.optim.Optimizer:
     groups = parameter_groups(model, config)
     on_card = model.so8t.theta_safe.device.type == "cuda"
     if config.training.optimizer == "adamw":
-        # Fused, nothing is held for a moment of the parameters' size.
-        return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True if on_card else None)
+        return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
     import bitsandbytes as bnb
 
     paged = config.training.optimizer == "paged_adamw_8bit" and on_card

@@ -21,16 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from so8t_engine.config import Config
 from so8t_engine.data.packed import ROW_INDEX
+from so8t_engine.memory.needed import RECORDING_BYTES
 from so8t_engine.model.so8t_model import Batch, Divisors, LossReport, SO8TModel, StepTotals
 from so8t_engine.so8t.fused import triton_works
 from so8t_engine.so8t.losses import IGNORE
 
 log = logging.getLogger(__name__)
 
-#: So many recordings are kept at most, each of which takes so much of the card outside the allocator
-#: (measured: 88 MB for a Phi-3.5-mini), beside the driver's context and libraries.
-LIMIT, RECORDING_BYTES, CONTEXT_BYTES = 8, 100_000_000, 1_050_000_000
+#: So many recordings are kept at most; and what driver and libraries hold outside the allocator.
+LIMIT, CONTEXT_BYTES = 8, 1_050_000_000
 #: Share of a pass's time that the host needs to launch it, from which on recording helps.
 LAUNCH_BOUND = 0.75
 #: Passes that are run as usual before the one that is timed.
@@ -40,7 +41,7 @@ Key = tuple[int, int, bool, bool]
 
 
 def padded_length(length: int, longest: int) -> int:
-    """A length not below ``length`` that comes round: at most an eighth longer, in steps of 16 or more."""
+    """A length not below ``length`` that comes round: at most a quarter longer, in steps of 16 or more."""
     step = 16
     while step * 8 < length:
         step *= 2
@@ -63,7 +64,6 @@ class RecordedPasses:
 
     Args:
         model: in training, on a card, with lean layers; its gradients are in one buffer.
-        dtype: of autocast.
         longest: tokens of the longest row.
         pad_token_id: fills rows.
         limit: bytes that the run may take of the card; recordings take what is left of it.
@@ -73,14 +73,13 @@ class RecordedPasses:
     def __init__(
         self,
         model: SO8TModel,
-        dtype: torch.dtype,
         longest: int,
         pad_token_id: int,
         *,
         limit: float,
         always: bool,
     ) -> None:
-        self._model, self._dtype, self._limit = model, dtype, limit
+        self._model, self._limit = model, limit
         self._longest, self._pad = longest, pad_token_id
         device = model.so8t.theta_safe.device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -88,6 +87,8 @@ class RecordedPasses:
         self._pool: Any = None
         self._numbers = torch.zeros(7, dtype=torch.float32, device=device)
         assert model.lean is not None
+        # An ordinary pass draws the same dropout as a replayed one.
+        model.lean.seeds_on_card = True
         self._seeds_L = torch.zeros(len(model.lean.layers), dtype=torch.int64, device=device)
         self._passes = 0
         #: None until it is known whether recording helps.
@@ -95,17 +96,21 @@ class RecordedPasses:
         self._warm = False
 
     @staticmethod
-    def possible(model: SO8TModel, dtype: torch.dtype | None, *, packing: bool) -> str | None:
-        """Why passes of this model cannot be recorded; None if they can."""
+    def impossible(model: SO8TModel, config: Config) -> str | None:
+        """Why passes of this model cannot be recorded, for the log; None if they can."""
         if model.so8t.theta_safe.device.type != "cuda":
             return "no card is used"
         if model.lean is None:
             return "the layers run as transformers wrote them"
         if not triton_works(model.so8t.theta_safe.device):
             return "Triton does not work here"
-        if packing:
+        if config.training.packing:
             return "rows are packed"
-        return None if dtype == torch.bfloat16 else "the compute dtype is not bfloat16"
+        if model.lean.offloads:
+            return "the layers' inputs wait in system memory"
+        if model.causal_lm.lm_head.weight.dtype != torch.bfloat16:
+            return "the compute dtype is not bfloat16"
+        return None
 
     def timed(self, run: Callable[[], Tensor]) -> Tensor:
         """An ordinary pass; the third of them is timed, which decides whether recording helps."""
@@ -142,7 +147,8 @@ class RecordedPasses:
         Raises:
             torch.OutOfMemoryError: a recording does not fit; nothing was added to the gradients.
         """
-        if not self.active or ROW_INDEX in batch:
+        assert self._model.lean is not None
+        if not self.active or ROW_INDEX in batch or self._model.lean.offloads:
             return None
         key = self._key(batch, totals)
         recording = self._recordings.get(key)
@@ -235,7 +241,7 @@ class RecordedPasses:
         divisors = Divisors(tokens, all_rows, task_rows, safety_rows, passes, task, safety)
 
         def one_pass() -> tuple[list[str], Tensor]:
-            with torch.autocast("cuda", dtype=self._dtype, cache_enabled=False):
+            with torch.autocast("cuda", dtype=torch.bfloat16, cache_enabled=False):
                 report: LossReport = self._model(
                     inputs, divisors, alpha_target=alpha_target, pet_weight=pet_weight,
                     seeds_L=self._seeds_L,

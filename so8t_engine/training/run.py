@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 import transformers
 
+from so8t_engine.config import Config
 from so8t_engine.errors import MemoryLimitError, RunError, SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.memory.allocator import prefer_expandable_segments
@@ -28,6 +29,7 @@ from so8t_engine.training.events import (
 )
 from so8t_engine.training.final import save_final
 from so8t_engine.training.heldout import HeldOut
+from so8t_engine.training.limit import cap_allocator
 from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.preparation import Prepared, prepare
 from so8t_engine.training.process import ProcessMark
@@ -46,6 +48,7 @@ from so8t_engine.training.sampling import (
 from so8t_engine.training.schedules import gate_schedule, planned_steps
 from so8t_engine.training.states import State
 from so8t_engine.training.trainer import SO8TTrainer, seed_everything
+from so8t_engine.training.world import LostError, World
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,7 @@ def run_training(
     handle_signals: bool = True,
     owner: ProcessMark | None = None,
     control: RunControl | None = None,
+    world: World | None = None,
 ) -> int:
     """Train the run in ``run`` to its end.
 
@@ -68,6 +72,7 @@ def run_training(
         handle_signals: Ctrl+C, SIGTERM and a closing session stop and save; a second one aborts.
         owner: the process on whose death the run saves and stops.
         control: where the caller has made it already; ``on_event`` and ``owner`` are then its own.
+        world: the processes that train it together, of which this is the first.
 
     Returns:
         0 when it finished, stopped or was aborted as asked; 1 when it failed. Nothing is raised for a
@@ -79,6 +84,7 @@ def run_training(
     # Before anything touches the card.
     prefer_expandable_segments()
     control = control or RunControl(run, on_event, owner, hang_s=readable_config(run).run.stall_s)
+    world = world or World()
     began = time.monotonic()
     outcome = _Outcome()
     ProcessMark.current(run.id).write(run.process)
@@ -86,13 +92,17 @@ def run_training(
     try:
         begin(control, resume)
         control.check_loading()
-        _train(run, control, resume, outcome)
-    except StopRequested:
+        world.exchange("begin", {"config": readable_config(run).to_yaml()})
+        _train(run, control, resume, outcome, world)
+    except StopRequested as stop:
         outcome.status = "stopped"
-    except AbortRequested:
+        world.fail(stop)
+    except AbortRequested as abort:
         outcome.status = "aborted"
+        world.fail(abort)
     except Exception as error:
         log.exception("the run failed")
+        world.fail(error)
         outcome.status = "failed"
         control.emit(_error_event(error))
         outcome.reason = str(error)
@@ -121,10 +131,10 @@ class _Outcome:
         self.summary: dict[str, Any] = {}
 
 
-def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outcome) -> None:
+def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outcome, world: World) -> None:
     config = readable_config(run)
     transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(config.run.cpu_threads or physical_cores())
+    torch.set_num_threads(config.run.cpu_threads or max(1, physical_cores() // world.size))
     seed_everything(config.training.seed)
     write_environment(run.environment)
     settle(run.checkpoints)
@@ -134,12 +144,12 @@ def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outco
     prepared = prepare(config, control)
     on_card = prepared.device.type == "cuda"
     if on_card and config.memory.cap_allocator:
-        _cap_allocator(config.memory.limit_gib)
-    sampler = MemorySampler(control.emit, on_card)
+        cap_allocator(config.memory.limit_gib)
+    sampler = MemorySampler(control.emit, on_card, world.cards)
     try:
         with tempfile.TemporaryDirectory(prefix="so8t-") as scratch:
             control.before_leaving = lambda: shutil.rmtree(scratch, ignore_errors=True)
-            _train_prepared(run, control, prepared, loaded, outcome, Path(scratch))
+            _train_prepared(run, control, prepared, loaded, outcome, Path(scratch), world)
     finally:
         sampler.close()
 
@@ -151,7 +161,9 @@ def _train_prepared(
     loaded: Loaded | None,
     outcome: _Outcome,
     scratch: Path,
+    world: World | None = None,
 ) -> None:
+    world = world or World()
     config, model = prepared.config, prepared.model
     start: str | None = None
     held_out = HeldOut(prepared, control)
@@ -171,13 +183,17 @@ def _train_prepared(
         observer,
         rows_sha256,
         scratch,
+        world,
     )
     total = planned_steps(config, len(prepared.train), len(trainer.batches))
     trainer.schedule = gate_schedule(config, total)
     estimated = predict(config)
     predicted = memory_facts(estimated)
     facts = {"steps": total, "resumed_from": str(loaded.path) if loaded else ""}
+    if world.size > 1:
+        facts |= {"processes": world.size}
     control.emit(InfoEvent(facts=prepared.facts | facts | predicted))
+    _agree(world, config, rows_sha256, loaded, prepared.device.type)
     control.check_loading()
     control.move_if({State.LOADING}, State.RUNNING)
     if loaded is None:
@@ -185,6 +201,7 @@ def _train_prepared(
         held_out.before()
     control.begin_training()
     complete = loaded is not None and loaded.step >= total
+    world.exchange("train", {"steps": not complete})
     if loaded is not None:
         observer.saver.saved_step = loaded.step
         start = trainer.continue_from(loaded, scratch)
@@ -193,10 +210,11 @@ def _train_prepared(
             trainer.take_over(start)
         else:
             trainer.train(resume_from_checkpoint=start)
-    except MemoryLimitError:
+        world.close()
+    except (MemoryLimitError, LostError):
         # The step in flight changed nothing: what stands is the state after the last whole step.
         outcome.step = trainer.state.global_step
-        observer.save_once(trainer, "oom")
+        observer.save_once(trainer, "failed" if world.over else "oom")
         raise
     finally:
         observer.saver.wait()
@@ -233,20 +251,35 @@ def _train_prepared(
         remember_run(
             config.name, estimated, peaks, fills=fills and not changes, before=outcome.card_used_before
         )
-    save_final(run, prepared, outcome.step, outcome.summary)
+    save_final(run, prepared, outcome.step, outcome.summary, held_out.heads)
 
 
-def _cap_allocator(limit_gib: float) -> None:
-    """Make PyTorch's allocator fail at the limit instead of letting the driver spill to system memory.
-
-    The limit is for everything of this process on the card; its context and libraries, which the
-    allocator does not see, are measured here and taken off.
-    """
-    free, total = torch.cuda.mem_get_info()
-    outside = max(0, total - free - torch.cuda.memory_reserved())
-    allowed = max(0.05, (limit_gib * 2**30 - min(outside, 1.2 * 2**30)) / total)
-    if allowed < 1.0:
-        torch.cuda.set_per_process_memory_fraction(allowed)
+def _agree(world: World, config: Config, rows_sha256: str, loaded: Loaded | None, device: str) -> None:
+    """All processes have loaded: see that it was the same, and say where the run goes on."""
+    checkpoint = str(loaded.path) if loaded else ""
+    rows = config.training.batch_size * config.training.accumulation
+    if rows < world.size and not config.training.packing:
+        raise RunError(
+            _("A step has %(rows)d rows, which %(count)d processes cannot share.")
+            % {"rows": rows, "count": world.size},
+            _("Raise training.accumulation or start fewer processes."),
+        )
+    said = world.exchange("loaded", {"rows": rows_sha256, "checkpoint": checkpoint, "device": device})
+    for rank, heard in enumerate(said):
+        if heard["rows"] != rows_sha256:
+            raise RunError(
+                _("Process %(rank)d of the run has other rows than the first.") % {"rank": rank},
+                _("Every process must read the same data."),
+            )
+        if heard["device"] != device:
+            raise RunError(
+                _("Process %(rank)d of the run has no graphics card of its own.") % {"rank": rank},
+                _("Start as many processes as there are cards."),
+            )
+        if rank and heard["card"] is not None:
+            world.cards[rank] = {"index": int(heard["card"])}
+    if device == "cuda":
+        world.use_card()
 
 
 def _error_event(error: Exception) -> ErrorEvent:

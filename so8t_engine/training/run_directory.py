@@ -1,7 +1,7 @@
 """The run directory: what a run is, on disk. Charts, history, resume and a second window read it.
 
 Layout: ``config.yaml  environment.json  events.jsonl  commands.jsonl  process.json  heartbeat.json  run.lock
-log.txt  checkpoints/  rotations/  final/``.
+log.txt  checkpoints/  rotations/  index/  final/``. ``index`` is made from the events and can be deleted.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from so8t_engine.config import Config, load_config
 from so8t_engine.errors import RunError
 from so8t_engine.files import make_private, write_all, write_atomically
+from so8t_engine.history.event_indexer import EventIndexer
 from so8t_engine.i18n import _
 from so8t_engine.redaction import redact
 from so8t_engine.training.checkpoint import standing
@@ -162,6 +163,7 @@ class EventWriter:
         self._end, self.seq = self._repair()
         flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._handle = os.open(run.events, flags, 0o666)
+        self._indexer = EventIndexer(run.events)
 
     def _repair(self) -> tuple[int, int]:
         """Length and last sequence number. Cuts off a torn last line, which a crash may have left."""
@@ -190,6 +192,7 @@ class EventWriter:
             # Redacted as text: what replaces a secret holds no quote, so the line stays JSON.
             self._waiting.append(seal(redact(stamped.model_dump_json(by_alias=True))))
             self._flush(durably=stamped.type in {"state", "checkpoint", "end", "error"})
+            self._indexer.grown(self._end)
             return stamped
 
     def _flush(self, durably: bool) -> None:
@@ -212,6 +215,7 @@ class EventWriter:
             if self._waiting:
                 self._flush(durably=True)
             os.close(self._handle)
+        self._indexer.close()
 
 
 @dataclass

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import psutil
@@ -16,8 +17,9 @@ from so8t_engine.errors import ModelError
 from so8t_engine.i18n import _
 from so8t_engine.memory.budget import Estimate, estimate
 from so8t_engine.memory.calibration import Finished, remember
-from so8t_engine.memory.nvml import NvmlReading, read_memory
+from so8t_engine.memory.nvml import NvmlReading, index_of, read_memory
 from so8t_engine.training.events import Event, MemoryEvent, WarningEvent
+from so8t_engine.training.optimizer_state import cuda_in_use
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +28,52 @@ PERIOD_S = 0.5
 HOT_C, FULL = 75.0, 0.95
 
 
-def memory_event(on_card: bool) -> MemoryEvent:
+def card_index() -> int | None:
+    """NVML's number of the card that this process computes on, which need not be CUDA's; None if unknown."""
+    own = torch.cuda.current_device()
+    uuid = getattr(torch.cuda.get_device_properties(own), "uuid", None)
+    found = None if uuid is None else index_of(str(uuid))
+    # Without a choice of visible cards both count alike.
+    return own if found is None and "CUDA_VISIBLE_DEVICES" not in os.environ else found
+
+
+def allocator_figures() -> dict[str, int]:
+    """Bytes that PyTorch's allocator holds in this process; empty without a card."""
+    if not cuda_in_use():
+        return {}
+    return {
+        "allocated": torch.cuda.memory_allocated(),
+        "reserved": torch.cuda.memory_reserved(),
+        "peak_reserved": torch.cuda.max_memory_reserved(),
+    }
+
+
+def other_cards(cards: Mapping[int, Mapping[str, int]]) -> dict[str, float] | None:
+    """Readings of other processes' cards as `MemoryEvent.cards`; None where there are none.
+
+    Args:
+        cards: `World.cards`.
+    """
+    found: dict[str, float] = {}
+    for rank, known in sorted(cards.items()):
+        if "index" not in known:
+            continue
+        values: dict[str, float | None] = {k: v for k, v in known.items() if k != "index"}
+        reading = read_memory(known["index"])
+        if isinstance(reading, NvmlReading):
+            values |= {"device_used": reading.used, "device_total": reading.total}
+            values |= {name: getattr(reading, name) for name in ("temperature_c", "utilisation", "power_w")}
+        found |= {f"{rank}.{name}": float(value) for name, value in values.items() if value is not None}
+    return found or None
+
+
+def memory_event(on_card: bool, cards: Mapping[int, Mapping[str, int]] | None = None) -> MemoryEvent:
     """One reading. What cannot be read is None; no CUDA context is made for it."""
     rss = psutil.Process().memory_info().rss
     if not on_card:
         return MemoryEvent(process_rss=rss)
-    device = read_memory(torch.cuda.current_device())
+    index = card_index()
+    device = None if index is None else read_memory(index)
     return MemoryEvent(
         allocated=torch.cuda.memory_allocated(),
         reserved=torch.cuda.memory_reserved(),
@@ -47,6 +89,7 @@ def memory_event(on_card: bool) -> MemoryEvent:
         throttled=list(device.throttled)
         if isinstance(device, NvmlReading) and device.throttled is not None
         else None,
+        cards=other_cards(cards or {}),
     )
 
 
@@ -84,8 +127,14 @@ class CardWarnings:
 class MemorySampler:
     """Emits a `MemoryEvent` twice a second until closed."""
 
-    def __init__(self, emit: Callable[[Event], object], on_card: bool) -> None:
+    def __init__(
+        self,
+        emit: Callable[[Event], object],
+        on_card: bool,
+        cards: Mapping[int, Mapping[str, int]] | None = None,
+    ) -> None:
         self._emit = emit
+        self._cards = cards
         self._warnings = CardWarnings()
         self._on_card = on_card
         self._closing = threading.Event()
@@ -95,7 +144,7 @@ class MemorySampler:
     def _work(self) -> None:
         while not self._closing.is_set():
             try:
-                reading = memory_event(self._on_card)
+                reading = memory_event(self._on_card, self._cards)
                 self._emit(reading)
                 for warning in self._warnings.of(reading):
                     self._emit(warning)
@@ -143,7 +192,8 @@ def peak_facts(on_card: bool) -> dict[str, int | None]:
 
 def card_used() -> int | None:
     """Bytes that all programs hold on the card together; None without an NVIDIA card."""
-    reading = read_memory()
+    index = card_index() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
+    reading = read_memory(index or 0)
     return reading.used if isinstance(reading, NvmlReading) else None
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,8 @@ from torch.utils.data import DataLoader
 from transformers import (
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainerControl,
     TrainerState,
-    TrainingArguments,
 )
 
 from so8t_engine.config import Config
@@ -29,7 +28,9 @@ from so8t_engine.i18n import _
 from so8t_engine.model.gradients import FlatGradients
 from so8t_engine.model.so8t_model import LossReport, SO8TModel, StepTotals
 from so8t_engine.so8t.schedule import GateSchedule, pet_weight_at
+from so8t_engine.training.arguments import training_arguments
 from so8t_engine.training.batches import EpochBatches
+from so8t_engine.training.boundary import Boundary
 from so8t_engine.training.checkpoint_state import (
     FORMAT,
     OPTIMIZER,
@@ -53,6 +54,8 @@ from so8t_engine.training.packing import PackedBatches
 from so8t_engine.training.recorded import RecordedPasses
 from so8t_engine.training.recovery import Recovery, release_memory
 from so8t_engine.training.run_config import CONFIG
+from so8t_engine.training.shares import IDLE, RankBatches, ShareCollator
+from so8t_engine.training.world import World
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         observer: turns steps into events.
         rows_sha256: of the encoded rows; a checkpoint belongs to them.
         scratch: a folder that transformers insists on; nothing is left in it.
+        world: the processes that share each step.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -85,8 +89,10 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         observer: StepObserver,
         rows_sha256: str,
         scratch: Path,
+        world: World | None = None,
     ) -> None:
         self.settings = config
+        self.world = world or World()
         self.run_control = control
         self.observer = observer
         self.rows_sha256 = rows_sha256
@@ -94,9 +100,15 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         #: The generators between two steps, while a step is on its way.
         self.step_rng: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self.batches = _batches(config, [len(row.input_ids) for row in rows])
+        self.shares = (
+            RankBatches(self.batches, config.training.accumulation, self.world.rank, self.world.size)
+            if self.world.size > 1
+            else None
+        )
         if config.training.packing:
             collate = PackedCollator(collate.pad_token_id)
         self._totals = StepTotals(1, 1, 0, 0, 1)
+        self._active = 1
         self.recovery = Recovery(model)
         self._step_batches: list[dict[str, Tensor]] = []
         self._started = 0
@@ -105,13 +117,12 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         self.step_groups: list[dict[str, Any]] = []
         super().__init__(
             model=model,
-            args=_arguments(config, model, scratch),
+            args=training_arguments(config, model, scratch, self.shares),
             train_dataset=list(rows),
-            data_collator=collate,
-            callbacks=[_Boundary(self)],
+            data_collator=collate if self.shares is None else ShareCollator(collate),
+            callbacks=[Boundary(self)],
         )
-        model.gradients = FlatGradients.for_training(list(model.trainable().values()))
-        self.recorded = _recorded(model, config, collate.pad_token_id)
+        self.recorded = _recorded(model, config, collate.pad_token_id, self.world)
         if self.recorded is not None:
             model.before_evaluation = self.recorded.release
         # It prints on standard output, which belongs to --json.
@@ -125,7 +136,7 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader: DataLoader[Any] = DataLoader(
             self.train_dataset,
-            batch_sampler=self.batches,
+            batch_sampler=self.shares or self.batches,
             collate_fn=self.data_collator,
         )
         # Batches stay on the host, where they are counted and cut, until their pass.
@@ -140,12 +151,23 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         while len(batches) < num_batches and (batch := next(epoch_iterator, None)) is not None:
             batches.append(batch)
         self._step_batches, self._started, self._returned = batches, 0, 0.0
-        self._totals = self._count(batches)
-        self.observer.step_tokens = sum(int(b["attention_mask_NT"].sum()) for b in batches)
+        own = StepTotals.of([batch for batch in batches if IDLE not in batch])
+        tokens = sum(int(b["attention_mask_NT"].sum()) for b in batches if IDLE not in b)
+        said = self.world.exchange("totals", {"totals": asdict(own), "tokens": tokens})
+        counts = [heard["totals"] for heard in said]
+        self._totals = StepTotals(**{name: sum(count[name] for count in counts) for name in asdict(own)})
+        self._active = sum(count["rows"] > 0 for count in counts)
+        self._count_passes()
+        self.observer.step_tokens = sum(heard["tokens"] for heard in said)
         return batches, torch.tensor(max(self._totals.tokens, 1), device=device)
 
-    def _count(self, batches: list[dict[str, Tensor]]) -> StepTotals:
-        return StepTotals.of([piece for batch in batches for piece in self.recovery.pieces(batch)])
+    def _pieces(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        return [] if IDLE in batch else self.recovery.pieces(batch)
+
+    def _count_passes(self) -> None:
+        """Terms without rows are shared out over the processes that have rows and over their passes."""
+        passes = sum(len(self._pieces(batch)) for batch in self._step_batches)
+        self._totals = replace(self._totals, micro_batches=max(passes * self._active, 1))
 
     def training_step(
         self,
@@ -155,24 +177,26 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
     ) -> Tensor:
         """One micro-batch. If memory runs out, the step so far is repeated in smaller pieces."""
         self._started += 1
-        todo = [inputs]
+        todo, clear = [inputs], self._started == 1
         while True:
-            loss: Tensor | None = None
+            loss = torch.zeros((), device=self.args.device)
             try:
                 for batch in todo:
-                    for piece in self.recovery.pieces(batch):
-                        share = self._pass(model, piece, num_items_in_batch, loss is None)
-                        loss = share if loss is None else loss + share
+                    for piece in self._pieces(batch):
+                        loss = loss + self._pass(model, piece, num_items_in_batch, clear)
+                        clear = False
             except torch.OutOfMemoryError as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
             else:
-                assert loss is not None
                 break
             self._make_room(model, reason)
+            clear = True
             todo = self._step_batches[: self._started]
         if len(todo) > 1:  # the earlier micro-batches were counted when they were done the first time
             loss = loss - self._returned
         self._returned = self._returned + loss
+        if self._started == len(self._step_batches):
+            self._join_gradients()
         return loss
 
     def _pass(
@@ -180,16 +204,14 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         model: torch.nn.Module,
         piece: dict[str, Tensor],
         num_items_in_batch: Tensor | int | None,
-        first: bool,
+        clear: bool,
     ) -> Tensor:
-        """Forward and backward, from a recording where there is one."""
+        """Forward and backward, from a recording where there is one. ``clear``: the gradients are 0."""
         if self.recorded is None:
             return self._ordinary(model, piece, num_items_in_batch)
         if not model.training:
             model.train()
-        report = self.recorded.replay(
-            piece, self._totals, *self._targets(), gradients_are_zero=first and self._started == 1
-        )
+        report = self.recorded.replay(piece, self._totals, *self._targets(), gradients_are_zero=clear)
         if report is None:
             return self.recorded.timed(lambda: self._ordinary(model, piece, num_items_in_batch))
         self.observer.add(report)
@@ -209,6 +231,19 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         pet = pet_weight_at(step, total, so8t.pet_weights, so8t.pet_fractions)
         return self.schedule.alpha_at(step + 1, total), pet
 
+    def _join_gradients(self) -> None:
+        """The step's last pass is done here: sum gradients and terms over all processes."""
+        if self.world.size == 1:
+            return
+        # First over gloo: from here on everybody is there, and nobody waits on a card for one that is gone.
+        said = self.world.exchange("step", self.observer.say())
+        self.observer.hear(said)
+        for rank, heard in enumerate(said):
+            self.world.cards.setdefault(rank, {}).update(heard.get("card") or {})
+        terms = self.observer.terms
+        shares = terms.packed(self.args.device)
+        terms.unpack(self.world.reduce(list(self.so8t_model.trainable().values()), shares))
+
     def _make_room(self, model: torch.nn.Module, reason: str) -> None:
         if self.recorded is not None:
             self.recorded.release()
@@ -218,10 +253,10 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         # A risky change: what stands is the state after the last whole step.
         self.observer.save_once(self, "change")
         change = self.recovery.change(
-            max(len(batch["task_N"]) for batch in self._step_batches),
-            max(batch["input_ids_NT"].numel() for batch in self._step_batches),
+            max(len(batch["task_N"]) for batch in self._step_batches if IDLE not in batch),
+            max(batch["input_ids_NT"].numel() for batch in self._step_batches if IDLE not in batch),
         )
-        self._totals = self._count(self._step_batches)
+        self._count_passes()
         self.run_control.emit(
             WarningEvent(
                 kind="oom",
@@ -360,50 +395,6 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
             restore_rng(self.loaded)
 
 
-class _Boundary(TrainerCallback):  # type: ignore[misc]
-    """Where the loop asks what a person wants: between forward passes and after each step."""
-
-    def __init__(self, trainer: SO8TTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_rest: object
-    ) -> None:
-        # state.epoch is exact at an epoch's end; a resumed run is somewhere inside.
-        self.trainer.batches.set_epoch(int((state.epoch or 0.0) + 1e-9))
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_rest: object
-    ) -> None:
-        trainer = self.trainer
-        so8t = trainer.so8t_model.so8t
-        assert trainer.schedule is not None
-        if not so8t.gate_learned:
-            so8t.set_alpha(trainer.schedule.alpha_at(state.global_step + 1, state.max_steps))
-        assert trainer.optimizer is not None
-        # Noted here: once a step is logged, the scheduler has set the rates of the next one.
-        trainer.step_groups = [{"name": g["name"], "lr": g["lr"]} for g in trainer.optimizer.param_groups]
-        # The generators as they are now: what is saved in the middle of a step repeats it from here.
-        trainer.step_rng = capture_rng()
-        trainer.observer.begin_step()
-
-    def on_substep_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_rest: object
-    ) -> None:
-        self.trainer.run_control.check()
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_rest: object
-    ) -> TrainerControl:
-        # After the step's events are written: what happens here belongs between two steps.
-        if "grad_norm" in (_rest.get("logs") or {}):  # type: ignore[operator]
-            self.trainer.step_rng = None
-            self.trainer.observer.boundary(self.trainer)
-            if self.trainer.run_control.ending:
-                control.should_training_stop = True
-        return control
-
-
 def _batches(config: Config, lengths: list[int]) -> EpochBatches | PackedBatches:
     training = config.training
     if training.packing:
@@ -411,48 +402,19 @@ def _batches(config: Config, lengths: list[int]) -> EpochBatches | PackedBatches
     return EpochBatches(lengths, training.batch_size, training.seed, training.length_grouping)
 
 
-def _recorded(model: SO8TModel, config: Config, pad_token_id: int) -> RecordedPasses | None:
-    wanted = config.training.recorded_passes
-    dtype = model.causal_lm.lm_head.weight.dtype
-    if wanted == "off":
+def _recorded(model: SO8TModel, config: Config, pad_token_id: int, world: World) -> RecordedPasses | None:
+    """None where passes run as usual; otherwise the model's gradients are put into one buffer."""
+    if config.training.recorded_passes == "off":
         return None
-    reason = RecordedPasses.possible(model, dtype, packing=config.training.packing)
-    if reason is not None or model.gradients is None:
-        log.info("passes are not recorded: %s", reason or "gradients are apart")
+    reason = "several processes share a step" if world.size > 1 else RecordedPasses.impossible(model, config)
+    model.gradients = None if reason else FlatGradients.for_training(list(model.trainable().values()))
+    if model.gradients is None:
+        log.warning("passes are not recorded: %s", reason or "the gradients are of several kinds")
         return None
     return RecordedPasses(
-        model, dtype, config.data.max_length, pad_token_id,
-        limit=config.memory.limit_gib * 2**30, always=wanted == "on",
+        model, config.data.max_length, pad_token_id, limit=config.memory.limit_gib * 2**30,
+        always=config.training.recorded_passes == "on",
     )  # fmt: skip
-
-
-def _arguments(config: Config, model: SO8TModel, scratch: Path) -> TrainingArguments:
-    training = config.training
-    device = model.so8t.theta_safe.device
-    compute = model.causal_lm.lm_head.weight.dtype
-    return TrainingArguments(
-        output_dir=str(scratch),
-        per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.accumulation,
-        num_train_epochs=training.epochs,
-        max_steps=training.max_steps or -1,
-        max_grad_norm=training.max_grad_norm,
-        bf16=device.type == "cuda" and compute == torch.bfloat16,
-        fp16=device.type == "cuda" and compute == torch.float16,
-        use_cpu=device.type == "cpu",
-        seed=training.seed,
-        data_seed=training.seed,
-        save_strategy="no",
-        eval_strategy="no",
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        report_to=[],
-        remove_unused_columns=False,
-        label_names=["labels_NT"],
-        dataloader_pin_memory=device.type == "cuda",
-    )
 
 
 def seed_everything(seed: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from so8t_engine.config import load_config
+from so8t_engine.history.event_index import write_whole
 from so8t_engine.training.events import CheckpointEvent, EvaluationEvent, Event, InfoEvent, StateEvent
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.states import State
@@ -79,4 +80,6 @@ def write_run(folder: Path, steps: int, *, finished: bool = True, of: int | None
         if finished:
             end = StateEvent(from_=State.RUNNING, to=State.FINISHED, time=time.time())
             file.write(_line(end, 10**9))
+    # As the trainer does while it writes (`EventWriter`).
+    write_whole(run.events)
     return run

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import platformdirs
 
-from so8t_gui.models.event_blocks import EventBlocks
+from so8t_engine.history.event_blocks import EventBlocks
 
 VERSION = 2
 #: Shorter files are read as quickly as their cache.

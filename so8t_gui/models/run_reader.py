@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from so8t_engine.history import event_index
+from so8t_engine.history.event_blocks import EventBlocks
+from so8t_engine.history.event_indexer import SEGMENT_BYTES
 from so8t_engine.training.events import Event, parse_event
 from so8t_gui.models import event_cache
 from so8t_gui.models.bulk import digest_blocks
-from so8t_gui.models.event_blocks import EventBlocks
 from so8t_gui.models.run_model import RunModel
 
 CHUNK_BYTES = 1_000_000
@@ -26,21 +28,24 @@ def read_run(
 ) -> tuple[RunModel, int]:
     """The model of everything in ``events``, and the offset up to which it goes.
 
-    ``only`` names the columns that are wanted where a long run comes from its cache.
+    ``only`` names the columns that are wanted where a long run comes from its cache or its index.
 
     Raises `OSError`, and `ReadingStoppedError` after ``stopped`` said so.
     """
     size = events.stat().st_size
     if size < event_cache.WORTHWHILE_BYTES:
         return _one_by_one(events, size, progress, stopped)
-    blocks = event_cache.load(events, only) or EventBlocks()
+    cached = event_cache.load(events, only)
+    blocks = cached or event_index.load(events, only) or EventBlocks()
     known = blocks.offset
     with events.open("rb") as file:
         for offset in blocks.read(file):
             if stopped():
                 raise ReadingStoppedError
             progress(offset, size)
-    if (known == 0 or only is None) and blocks.offset - known >= event_cache.WORTHWHILE_BYTES:
+    # Beyond the trainer's index there is less than a stretch, read as quickly as its cache.
+    worthwhile = 2 * SEGMENT_BYTES if known and cached is None else event_cache.WORTHWHILE_BYTES
+    if (known == 0 or only is None) and blocks.offset - known >= worthwhile:
         event_cache.save(events, blocks)
     return digest_blocks(blocks), blocks.offset
 

@@ -17,6 +17,9 @@ from so8t_gui.models.run_model import RunModel
 from so8t_gui.pages.compare_view import CompareView
 from so8t_gui.pages.run_list import RunList
 from so8t_gui.preferences import Preferences
+from so8t_gui.queue_controller import QueueController
+from so8t_gui.run_controller import RunController
+from so8t_gui.widgets.loading_bar import LoadingBar
 from so8t_gui.widgets.message_bar import MessageBar
 from so8t_gui.widgets.run_view import RunView
 
@@ -33,7 +36,11 @@ class HistoryPage(QWidget):
     resume_asked = Signal(object)
 
     def __init__(
-        self, folder: Path, preferences: Preferences | None = None, parent: QWidget | None = None
+        self,
+        folder: Path,
+        preferences: Preferences | None = None,
+        queue: QueueController | None = None,
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._preferences = preferences
@@ -44,7 +51,7 @@ class HistoryPage(QWidget):
         self._scanning = False
         self._comparison: CompareView | None = None
         self.message = MessageBar()
-        self.list = RunList(folder, self.message)
+        self.list = RunList(folder, self.message, queue or QueueController(RunController(self), folder, self))
         self.table, self.table_model = self.list.table, self.list.model
         self.open_button, self.resume_button = self.list.open_button, self.list.resume_button
         self.list.folder_chosen.connect(self.set_folder)
@@ -60,6 +67,8 @@ class HistoryPage(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(12, 10, 12, 8)
         layout.addWidget(self.message)
+        self.loading = LoadingBar()
+        layout.addWidget(self.loading)
         layout.addWidget(self.stack, 1)
         QShortcut(QKeySequence("F5"), self, self.refresh)
 
@@ -158,10 +167,13 @@ class HistoryPage(QWidget):
 
     def shut_down(self) -> None:
         """Wait for background reading; call before the page is dropped."""
+        if self._view is not None:
+            self._view.shut_down()
         for thread in list(self._threads):
             thread.requestInterruption()
             thread.wait()
         self._threads.clear()
+        self.list.queue.disconnect_controller()
 
     def _show_runs(self, runs: list[IndexedRun]) -> None:
         self.list.show_runs(runs)
@@ -195,6 +207,7 @@ class HistoryPage(QWidget):
         self.message.hide()
         loader = RunLoader(path, self)
         loader.loaded.connect(self.show_run)
+        self.loading.watch(loader, path.name)
         loader.failed.connect(self._fail)
         self._run_thread(loader)
 

@@ -25,6 +25,7 @@ from so8t_gui.models.pipeline_model import STATUS_NAMES, StepView
 from so8t_gui.pipeline_controller import PipelineController
 from so8t_gui.widgets.facts_tree import FactsTree
 from so8t_gui.widgets.message_bar import MessageBar
+from so8t_gui.widgets.report_view import ReportView
 from so8t_gui.widgets.review_panel import ReviewPanel
 from so8t_gui.widgets.step_graph import StepGraph, duration
 
@@ -43,6 +44,7 @@ class PipelinePage(QWidget):
         self.log.setAccessibleName(_("Messages of the step"))
         self.review = ReviewPanel()
         self.review.failed.connect(self._review_failed)
+        self.report = ReportView()
         self.heading = QLabel()
         self.heading.setObjectName("title")
         self.heading.setTextFormat(Qt.TextFormat.PlainText)
@@ -54,6 +56,7 @@ class PipelinePage(QWidget):
         self.tabs.addTab(self.facts, _("Output"))
         self.tabs.addTab(self.log, _("Messages"))
         self.tabs.addTab(self.review, _("Review"))
+        self.tabs.addTab(self.report, _("Report"))
         title = QLabel(_("Pipeline"))
         title.setObjectName("pageTitle")
         layout = QVBoxLayout(self)
@@ -217,6 +220,8 @@ class PipelinePage(QWidget):
         reviewing = name == "preprocess"
         self.tabs.setTabVisible(2, reviewing)
         config = self.controller.config
+        evaluation = config.work / "steps" / "6-evaluate" / "output" if config is not None else None
+        self.tabs.setTabVisible(3, name == "evaluate" and self.report.load(evaluation))
         if reviewing and config is not None:
             self.review.load(
                 config.work, config.work / "steps" / "2-preprocess" / "output" / "review.parquet"

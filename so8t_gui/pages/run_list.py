@@ -14,6 +14,7 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QMenu,
     QPushButton,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -24,8 +25,10 @@ from so8t_engine.history.index import IndexedRun
 from so8t_engine.history.notes import RunNotes
 from so8t_engine.i18n import _
 from so8t_gui.forms.check_box import CheckBox
+from so8t_gui.queue_controller import QueueController
 from so8t_gui.widgets.message_bar import MessageBar
 from so8t_gui.widgets.notes_card import NotesCard
+from so8t_gui.widgets.queue_panel import QueuePanel
 from so8t_gui.widgets.run_table import RunTable, RunTableView
 
 
@@ -41,7 +44,9 @@ class RunList(QWidget):
     duplicate_asked = Signal(object)
     compare_asked = Signal(object)
 
-    def __init__(self, folder: Path, message: MessageBar, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, folder: Path, message: MessageBar, queue: QueueController, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._folder, self._message = folder, message
         self.model = RunTable(self)
@@ -65,8 +70,15 @@ class RunList(QWidget):
         layout.addLayout(self._make_filter())
         layout.addWidget(self.table, 1)
         layout.addWidget(self.empty, 1)
-        layout.addWidget(self.notes)
+        self.queue = QueuePanel(queue)
         layout.addLayout(self._make_actions())
+        below = QHBoxLayout()
+        below.addWidget(self.notes, 2)
+        below.addWidget(self.queue, 3)
+        # What is below grows with its contents only; the list of runs takes the rest.
+        for card in (self.notes, self.queue):
+            card.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        layout.addLayout(below)
         self._on_selected()
 
     def _make_where(self) -> QHBoxLayout:

@@ -11,10 +11,12 @@ from so8t_engine.training.checkpoint import checkpoints
 from so8t_engine.training.states import Command
 from so8t_gui.models.ending import kept_after_kill, on_disk
 from so8t_gui.preferences import Preferences
+from so8t_gui.queue_controller import QueueController
 from so8t_gui.run_controller import RunController
 from so8t_gui.widgets.control_bar import ControlBar
 from so8t_gui.widgets.ending_panel import EndingPanel
 from so8t_gui.widgets.message_bar import MessageBar
+from so8t_gui.widgets.queue_strip import QueueStrip
 from so8t_gui.widgets.run_view import RunView
 
 
@@ -23,14 +25,17 @@ class RunPage(QWidget):
 
     Signals:
         resume_asked: the folder of the run that failed and is to go on.
+        queue_asked: the whole queue is to be shown.
     """
 
     resume_asked = Signal(object)
+    queue_asked = Signal()
 
     def __init__(
         self,
         controller: RunController,
         preferences: Preferences | None = None,
+        queue: QueueController | None = None,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
@@ -46,6 +51,11 @@ class RunPage(QWidget):
         layout.addWidget(self.controls)
         layout.addWidget(self.ending)
         layout.addWidget(self.message)
+        self.queue = QueueStrip(queue) if queue is not None else None
+        if self.queue is not None:
+            self.queue.show_asked.connect(self.queue_asked)
+            controller.state_changed.connect(self.queue.refresh)
+            layout.addWidget(self.queue)
         layout.addWidget(self.view, 1)
         self.controls.command_clicked.connect(self.ask)
         self.ending.kill_clicked.connect(self.kill)
@@ -76,6 +86,9 @@ class RunPage(QWidget):
         controller.state_changed.disconnect(self.controls.refresh)
         controller.state_changed.disconnect(self.ending.refresh)
         self.ending.dispose()
+        if self.queue is not None:
+            controller.state_changed.disconnect(self.queue.refresh)
+            self.queue.disconnect_controller()
         controller.digested.disconnect(self._on_digested)
         controller.failed.disconnect(self._on_failed)
         controller.ended.disconnect(self._on_ended)

@@ -26,25 +26,45 @@ class CloseChoice(Enum):
     STOP = "stop"
     ABORT = "abort"
     KEEP = "keep"
+    TRAY = "tray"
     CANCEL = "cancel"
 
 
-def ask_before_closing(parent: QWidget, *, may_keep: bool) -> CloseChoice:
-    """The question; closing it means Cancel."""
+def ask_before_closing(
+    parent: QWidget, *, may_keep: bool, may_tray: bool = False, waiting: int = 0
+) -> CloseChoice:
+    """The question; closing it means Cancel.
+
+    Args:
+        may_keep: the trainer goes on without this program.
+        may_tray: the desktop has a place for an icon, from where the window comes back.
+        waiting: runs in the queue.
+    """
     box = QMessageBox(parent)
     box.setObjectName("closeQuestion")
     box.setIcon(QMessageBox.Icon.Question)
     box.setTextFormat(Qt.TextFormat.PlainText)
     box.setWindowTitle(_("A run is going on"))
     box.setText(_("A run is going on. What shall become of it?"))
-    keep_text = _("'Keep training' leaves it to itself; open it later from the history.")
-    box.setInformativeText(
-        _("'Stop and save' writes a checkpoint from which it can go on. 'Abort' saves nothing.")
-        + (f" {keep_text}" if may_keep else "")
-    )
+    texts = [_("'Stop and save' writes a checkpoint from which it can go on. 'Abort' saves nothing.")]
+    if may_tray:
+        texts.append(
+            _("'Go on in the tray' only hides the window; the icon beside the clock shows it again.")
+        )
+    elif not may_keep:
+        texts.append(
+            _("This desktop has no tray, so the run cannot go on without a window; minimise it instead.")
+        )
+    if may_keep:
+        texts.append(_("'Keep training' leaves it to itself; open it later from the history."))
+    if waiting:
+        texts.append(_queue_sentence(waiting, may_keep=may_keep, may_tray=may_tray))
+    box.setInformativeText(" ".join(texts))
     role = QMessageBox.ButtonRole
     buttons = {box.addButton(_("Stop and save"), role.AcceptRole): CloseChoice.STOP}
     buttons[box.addButton(_("Abort"), role.DestructiveRole)] = CloseChoice.ABORT
+    if may_tray:
+        buttons[box.addButton(_("Go on in the tray"), role.ActionRole)] = CloseChoice.TRAY
     if may_keep:
         buttons[box.addButton(_("Keep training"), role.ActionRole)] = CloseChoice.KEEP
     cancel = box.addButton(_("Cancel"), role.RejectRole)
@@ -56,6 +76,14 @@ def ask_before_closing(parent: QWidget, *, may_keep: bool) -> CloseChoice:
     clicked = box.clickedButton()
     box.deleteLater()
     return next((choice for button, choice in buttons.items() if button is clicked), CloseChoice.CANCEL)
+
+
+def _queue_sentence(waiting: int, *, may_keep: bool, may_tray: bool) -> str:
+    """What becomes of the runs that wait."""
+    count = {"count": waiting}
+    if may_keep or may_tray:
+        return _("%(count)d runs wait in the queue: they follow if the run goes on, else they stay.") % count
+    return _("%(count)d runs wait in the queue and stay there until the next start.") % count
 
 
 class EndingDialog(QDialog):

@@ -165,8 +165,11 @@ class StepGraph(QWidget):
         painter.setPen(colours.colour("disabled" if view.status == "off" else "text"))
         metrics = QFontMetricsF(bold)
         titles = [f"{number} {_(view.title)}", f"{number} {_(SHORT.get(view.name, view.title))}"]
-        titles.append(_(SHORT.get(view.name, view.title)))
         fits = [text for text in titles if metrics.horizontalAdvance(text) <= inner.width()]
+        if not fits:  # in narrower letters: the number tells which step it is
+            bold.setStretch(max(62, int(100 * inner.width() / metrics.horizontalAdvance(titles[-1]))))
+            painter.setFont(bold)
+            metrics = QFontMetricsF(bold)
         self._line(painter, inner, 0, line, fits[0] if fits else titles[-1], metrics)
         painter.setFont(self.font())
         painter.setPen(self._colour(view))

@@ -1,8 +1,10 @@
 """How quickly a run hears a stop, and how quickly it has ended, in each phase of its life.
 
-``python tests/benchmarks/bench_stop.py [--repeats N] [--config CONFIG]``: real child processes, commands sent
-as the window sends them. Heard: the state ``stopping``. Done: the state ``stopped``, after which everything
-is on disk. Gone: the trainer's process has ended. Beside them the longest step, which a stop may wait for.
+``python tests/benchmarks/bench_stop.py [--repeats N] [--config CONFIG] [--phase PHASE]``: real child
+processes, commands sent as the window sends them. While torch and transformers are imported, which takes
+seconds, each repetition asks `LATER_S` later than the one before. Heard: the state ``stopping``. Done: the
+state ``stopped``, after which everything is on disk. Gone: the trainer's process has ended. Beside them the
+longest step, which a stop may wait for.
 """
 
 from __future__ import annotations
@@ -45,6 +47,9 @@ PHASES: dict[str, tuple[Found, Command | None]] = {
     "saving": (_state(State.SAVING), Command.CHECKPOINT),
 }
 
+#: Seconds between the repetitions' moments.
+LATER_S = 0.25
+
 
 class Watcher:
     """Follows a session in a thread and stamps what it sees."""
@@ -76,7 +81,9 @@ class Watcher:
         return time.perf_counter()
 
 
-def measure(phase: str, config_name: str, folder: Path) -> tuple[float, float, float, float]:
+def measure(
+    phase: str, config_name: str, folder: Path, later_s: float = 0.0
+) -> tuple[float, float, float, float]:
     """Seconds from the stop until it was heard, done and the process gone, and the longest step."""
     sets = ["training.max_steps=100000", "training.epochs=1000", "run.cpu_threads=1"]
     session = EngineSession.create(load_config(config_name, sets), folder)
@@ -86,6 +93,7 @@ def measure(phase: str, config_name: str, folder: Path) -> tuple[float, float, f
         watcher.wait(lambda event: isinstance(event, StepEvent) and event.step == 3)
         session.send(command)
     watcher.wait(found)
+    time.sleep(later_s)
     asked = time.perf_counter()
     session.send(Command.STOP)
     heard = watcher.wait(_state(State.STOPPING))
@@ -104,13 +112,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--config", default="demo")
+    parser.add_argument("--phase", choices=tuple(PHASES), action="append", help="may be repeated; else all")
     options = parser.parse_args()
     names = ("heard, ms", "done, ms", "gone, ms")
     print(f"{'phase':18}" + "".join(f"{name:>23}" for name in names) + f"{'longest step, ms':>18}")  # noqa: T201
     with tempfile.TemporaryDirectory(prefix="so8t-bench-") as folder:
-        for phase in PHASES:
+        for phase in options.phase or PHASES:
             results = [
-                measure(phase, options.config, Path(folder) / f"{phase} {number}")
+                measure(
+                    phase,
+                    options.config,
+                    Path(folder) / f"{phase} {number}",
+                    number * LATER_S if phase == "importing" else 0.0,
+                )
                 for number in range(options.repeats)
             ]
             *columns, step = ([1000 * value for value in column] for column in zip(*results, strict=True))

@@ -22,7 +22,7 @@ from so8t_engine.memory.allocator import prefer_expandable_segments
 STACKS: dict[str, dict[str, Any]] = {
     "plain": {"memory.layers": "plain"},
     "lean": {"memory.layers": "lean", "memory.offload_activations": True},
-    "lean, not recorded": {"memory.layers": "lean", "training.recorded_passes": "off"},
+    "lean, recorded": {"memory.layers": "lean", "training.recorded_passes": "on"},
     "plain, eager attention": {"memory.layers": "plain", "model.attention": "eager"},
 }
 

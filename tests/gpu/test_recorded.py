@@ -38,7 +38,7 @@ def made(quantization: str, **settings: Any) -> tuple[SO8TModel, RecordedPasses]
         if "lora_B" in name:  # not 0: otherwise A has no gradient
             torch.nn.init.normal_(parameter, std=0.05)
     model.gradients = FlatGradients.for_training(list(model.trainable().values()))
-    return model, RecordedPasses(model, torch.bfloat16, 256, 0, limit=2**36, always=True)
+    return model, RecordedPasses(model, 256, 0, limit=2**36, always=True)
 
 
 def batch_of(rows: int, length: int, seed: int) -> dict[str, Tensor]:
@@ -81,7 +81,6 @@ def both(model: SO8TModel, recorded: RecordedPasses, batch: dict[str, Tensor], s
     "settings",
     [
         {},
-        {"memory.offload_activations": True},
         {"training.gradient_checkpointing": False},
         {"so8t.gate_layers": [1], "memory.kept_layers": 1},
     ],

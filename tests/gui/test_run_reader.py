@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded_runs import START, events_of_a_run, state, step
+from recorded_runs import START, events_of_a_run, recorded_run, state, step
 
+from so8t_engine.config import Config
+from so8t_engine.history import event_index
+from so8t_engine.history.event_blocks import EventBlocks
+from so8t_engine.history.event_indexer import index_folder
 from so8t_engine.training.events import Event, MemoryEvent, WarningEvent, parse_event
+from so8t_engine.training.run_directory import EventWriter
 from so8t_engine.training.states import State
 from so8t_gui.models import event_cache, run_reader
 from so8t_gui.models.buffers import Columns
-from so8t_gui.models.event_blocks import EventBlocks
 from so8t_gui.models.marks import Kind
 from so8t_gui.models.run_model import RunModel
 from so8t_gui.models.run_reader import read_run
@@ -53,18 +58,24 @@ def same_table(found: Columns, expected: Columns) -> None:
         np.testing.assert_allclose(found.view(name), expected.view(name), rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("indexed", [False, True])
 @pytest.mark.parametrize("block_bytes", [300, 4_000, 10**7])
 def test_reading_in_blocks_equals_digesting_one_by_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int, indexed: bool
 ) -> None:
     events = a_hard_life(tmp_path)
     file = tmp_path / "events.jsonl"
     write(file, events)
     expected = RunModel()
     expected.digest([e for line in file.read_bytes().split(b"\n") if (e := parse_event(line)) is not None])
-    monkeypatch.setattr("so8t_gui.models.event_blocks.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("so8t_engine.history.event_blocks.BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(event_cache, "WORTHWHILE_BYTES", 1)
     monkeypatch.setattr(event_cache, "cache_folder", lambda: tmp_path / "cache")
+    if indexed:
+        monkeypatch.setattr("so8t_engine.history.event_index.SEGMENT_BYTES", block_bytes)
+        event_index.write_whole(file)
+        held = event_index.load(file)
+        assert held is None if block_bytes > file.stat().st_size else held is not None
     for _again in range(2):
         model, offset = read_run(file)
         assert offset == file.stat().st_size - len('{"seq": 999, "type": "st')
@@ -106,3 +117,39 @@ def test_a_cache_counts_only_for_the_file_it_was_made_from(
     assert event_cache.load(file) is None, "another run stands there now"
     event_cache.cache_file(file).write_bytes(b"PK nonsense")
     assert run_reader.read_run(file)[0].last_step is not None
+
+
+def test_the_trainer_indexes_as_it_writes_and_a_damaged_stretch_is_read_from_the_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_config: Config
+) -> None:
+    for place in ("event_indexer", "event_index"):
+        monkeypatch.setattr(f"so8t_engine.history.{place}.SEGMENT_BYTES", 4_000)
+    monkeypatch.setattr(event_cache, "WORTHWHILE_BYTES", 1)
+    monkeypatch.setattr(event_cache, "cache_folder", lambda: tmp_path / "cache")
+    run = recorded_run(demo_config, tmp_path / "run", 200)
+    # A stretch follows a stretch only when its thread is free, so more events come.
+    writer = EventWriter(run)
+    for n in range(201, 260):
+        writer.write(step(n, 260, START + n))
+        time.sleep(0.002)
+    writer.close()
+    event_index.write_whole(run.events)
+    stretches = sorted(index_folder(run.events).glob("*.npz"))
+    assert len(stretches) > 3
+    assert all(path.stem.partition("-")[0] == "0" * 14 for path in stretches[:1])
+
+    def steps() -> list[float]:
+        return list(read_run(run.events)[0].steps.view("step"))
+
+    whole = [float(n) for n in range(1, 260)]
+    assert steps() == whole
+    held = event_index.load(run.events)
+    assert held is not None
+    stretches[2].write_bytes(stretches[2].read_bytes()[:-400] + bytes(400))
+    shorter = event_index.load(run.events)
+    assert shorter is not None
+    assert shorter.offset < held.offset, "what follows a damaged stretch is not taken on trust"
+    assert steps() == whole
+    text = run.events.read_bytes()
+    run.events.write_bytes(text[:1500].replace(b'"loss":', b'"lost":') + text[1500:])
+    assert event_index.load(run.events) is None, "the events have another text than the index was made from"

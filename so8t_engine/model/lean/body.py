@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from so8t_engine.model.lean.attention import Attention, Norm
-from so8t_engine.model.lean.dropout import layer_seeds, on_card
+from so8t_engine.model.lean.dropout import Seed, on_card
 from so8t_engine.model.lean.layer import DecoderLayer, Recomputed, Scene
 from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.mlp import GatedMLP
@@ -67,6 +67,8 @@ class LeanBody:
         self.recomputed, self.kept_layers = recomputed, kept_layers
         device = self._decoder.embed_tokens.weight.device
         self._offload = Offload(device) if offload and device.type == "cuda" else None
+        #: Dropout is drawn by a kernel that reads its seed on the card.
+        self.seeds_on_card = False
         #: (length, dtype), cosines and sines of the last pass.
         self.angles: tuple[tuple[int, torch.dtype], Tensor, Tensor] | None = None
 
@@ -114,9 +116,13 @@ class LeanBody:
             hidden_NTH: Tensor = embed(input_ids_NT)
             scene = Scene(*self._rotary(hidden_NTH, packed), packed, g)
             grad = training and torch.is_grad_enabled()
-            seeds = None
+            seeds: list[Seed] | None = None
             if training:
-                seeds = layer_seeds(len(self.layers), hidden_NTH) if seeds_L is None else on_card(seeds_L)
+                if seeds_L is None:
+                    # From the CPU's generator: no wait for the card, and a resumed run draws the same.
+                    seeds_L = torch.randint(2**62, (len(self.layers),))
+                on = self.seeds_on_card
+                seeds = on_card(seeds_L.to(hidden_NTH.device)) if on else list(seeds_L.tolist())
             if grad:
                 # The embedding is frozen: without this no layer below the first LoRA would be asked back.
                 hidden_NTH = hidden_NTH.requires_grad_()

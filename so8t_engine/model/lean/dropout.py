@@ -1,7 +1,7 @@
 """LoRA's dropout, whose mask is never kept: the same seed gives the same one again.
 
-On a card with triton the seed itself lies on the card, so that a pass that was recorded once and is replayed
-draws anew each time. Elsewhere a generator is seeded for each mask.
+Where passes are recorded the seed itself lies on the card, so that a pass that was recorded once and is
+replayed draws anew each time. Otherwise a generator is seeded for each mask.
 """
 
 # ruff: noqa: N815  (fields of the dataclasses are tensors and carry their shapes)
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from so8t_engine.so8t.fused import kernels_on, on_device_of
+from so8t_engine.so8t.fused import on_device_of
 
 _WIDTH = 256
 
@@ -55,12 +55,6 @@ def _mix(seed: int, number: int) -> int:
     mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB % 2**64
     return (mixed ^ (mixed >> 31)) % 2**63
-
-
-def layer_seeds(layers: int, like: Tensor) -> list[Seed]:
-    """A seed for each layer, drawn from the CPU's generator: a resumed run draws the same."""
-    drawn_L = torch.randint(2**62, (layers,))
-    return on_card(drawn_L.to(like.device)) if kernels_on(like) else list(drawn_L.tolist())
 
 
 def on_card(seeds_L: Tensor) -> list[Seed]:

@@ -16,10 +16,11 @@ from so8t_engine.data.labels import Task, safety_of
 from so8t_engine.files import write_atomically
 from so8t_engine.pipeline.collect.records import batches
 from so8t_engine.pipeline.preprocess import nsfw, personal
-from so8t_engine.pipeline.preprocess.language import detect
-from so8t_engine.pipeline.preprocess.quality import defect
+from so8t_engine.pipeline.preprocess.language import detect, detect_all
+from so8t_engine.pipeline.preprocess.quality import LOOK, defect
 from so8t_engine.pipeline.preprocess.settings import PreprocessSettings
 from so8t_engine.pipeline.preprocess.signatures import band_keys, signatures, sketch
+from so8t_engine.pipeline.preprocess.signs import count_signs
 from so8t_engine.pipeline.preprocess.text import normalise, pieces
 from so8t_engine.pipeline.preprocess.weak import WeakLabel, doubt, propose
 
@@ -61,8 +62,27 @@ class ChunkTask:
     reviewed: dict[str, int]
 
 
+@dataclass(slots=True)
+class _Candidate:
+    """A text that may become a row. ``suffix`` tells the pieces of one record apart."""
+
+    record: dict[str, Any]
+    prompt: str
+    response: str
+    personal: int
+    suffix: str = ""
+
+    @property
+    def whole(self) -> str:
+        """All of it, as filters see it."""
+        if self.prompt and self.response:
+            return f"{self.prompt}\n{self.response}"
+        return self.prompt or self.response
+
+
 @dataclass
 class _Chunk:
+    candidates: list[_Candidate] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -101,6 +121,7 @@ def clean_chunk(task: ChunkTask) -> dict[str, Any]:
             for record in batch.to_pylist():
                 chunk.counts["read"] += 1
                 (_image if record["kind"] == "image" else _text)(record, task, chunk)
+            _rows(task, chunk)
             counts.update(chunk.counts)
             found.update(chunk.personal)
             totals["rows"] += len(chunk.rows)
@@ -158,32 +179,34 @@ def _text(record: dict[str, Any], task: ChunkTask, chunk: _Chunk) -> None:
         return
     settings = task.settings
     if prompt:
-        _row(record, prompt, response, in_prompt + in_response, "", task, chunk)
+        chunk.candidates.append(_Candidate(record, prompt, response, in_prompt + in_response))
         return
     for number, piece in enumerate(pieces(response, settings.chunk_chars)):
-        _row(record, "", piece, in_response, f"-{number}" if number else "", task, chunk)
+        chunk.candidates.append(_Candidate(record, "", piece, in_response, f"-{number}" if number else ""))
 
 
-def _row(
-    record: dict[str, Any],
-    prompt: str,
-    response: str,
-    personal_count: int,
-    suffix: str,
-    task: ChunkTask,
-    chunk: _Chunk,
-) -> None:
+def _rows(task: ChunkTask, chunk: _Chunk) -> None:
+    """Rows of all candidates: what costs little for many texts at once is done for all."""
     settings = task.settings
-    whole = f"{prompt}\n{response}" if prompt and response else prompt or response
-    reason = defect(whole, min_chars=settings.min_chars, max_chars=settings.max_chars)
-    if reason is not None:
-        chunk.counts[reason] += 1
-        return
-    language = detect(whole, record["language"])
-    if language not in settings.languages:
-        chunk.counts[f"language {language}"] += 1
-        return
-    row_id = record["id"] + suffix
+    wholes = [one.whole for one in chunk.candidates]
+    usable: list[tuple[_Candidate, str]] = []
+    for one, whole, signs in zip(chunk.candidates, wholes, count_signs(wholes, LOOK), strict=True):
+        reason = defect(whole, min_chars=settings.min_chars, max_chars=settings.max_chars, signs=signs)
+        if reason is not None:
+            chunk.counts[reason] += 1
+        else:
+            usable.append((one, whole))
+    languages = detect_all([whole for _one, whole in usable], [one.record["language"] for one, _w in usable])
+    for (one, whole), language in zip(usable, languages, strict=True):
+        if language in settings.languages:
+            _row(one, whole, language, task, chunk)
+        else:
+            chunk.counts[f"language {language}"] += 1
+
+
+def _row(one: _Candidate, whole: str, language: str, task: ChunkTask, chunk: _Chunk) -> None:
+    settings, record, prompt, response = task.settings, one.record, one.prompt, one.response
+    row_id = record["id"] + one.suffix
     label, safety, source = (
         record["task"],
         record["safety"],
@@ -212,7 +235,7 @@ def _row(
             "weak_task": None if weak is None or weak.task is None else int(weak.task),
             "weak_confidence": None if weak is None or weak.task is None else weak.confidence,
             "weak_votes": None if weak is None else ", ".join(weak.votes) or None,
-            "doubt": doubtful, "nsfw": rough, "personal": personal_count, "language": language,
+            "doubt": doubtful, "nsfw": rough, "personal": one.personal, "language": language,
             "source": record["source"], "origin": record["origin"], "document": record["document"],
             "licence": record["licence"], "digest": record["digest"],
         }

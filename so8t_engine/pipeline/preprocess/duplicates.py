@@ -178,6 +178,7 @@ def find_duplicates(
     workers: int,
     check: Callable[[], None],
     progress: Callable[[str, int, int], None],
+    dask: str = "",
 ) -> Duplicates:
     """Which rows repeat an earlier one, and which must stay together.
 
@@ -185,6 +186,7 @@ def find_duplicates(
         tasks_N: each row's class, -1 for none. Rows of different classes are never duplicates: a pair that
             differs in one word and in its label is what a learner needs.
         documents_N: rows with the same value stay together.
+        dask: as for `spread`.
         threshold: similarity from which a row repeats another, of what is measured and of what follows it.
     """
     count = starts[-1]
@@ -192,7 +194,7 @@ def find_duplicates(
     cuts = range(0, pairs.size, TASK_PAIRS)
     work = [VerifyTask(scratch, starts, pairs[at : at + TASK_PAIRS]) for at in cuts]
     results: dict[int, NDArray[np.float32]] = {}
-    for done, (task, result) in enumerate(spread(verify_pairs, work, workers, check), start=1):
+    for done, (task, result) in enumerate(spread(verify_pairs, work, workers, check, dask), start=1):
         results[int(task.pairs[0])] = result
         progress("pairs", done, len(work))
     values = (

@@ -17,6 +17,8 @@ _FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 _FOLD |= {ord(sign): ord("-") for sign in "‐‑‒–—―−ｰ－"}
 _LONG = re.compile(r"(?<=\d)[ー](?=\d)")
 _DIGIT = re.compile(r"\d")
+#: Without a digit or the sign of an address there is nothing to find.
+_WORTH = re.compile(r"[\d@＠]|[tｔＴ][\])］）]")
 
 _EMAIL = re.compile(
     r"(?<![\w.+\-])[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}\s?(?:@|\[at\]|\(at\)|＠)\s?"
@@ -142,6 +144,8 @@ RECOGNISERS: tuple[Callable[[str], Iterator[Finding]], ...] = (
 
 def find(text: str, presidio: bool = False) -> list[Finding]:
     """All personal data in ``text``, in order and without overlaps; the earlier recogniser wins."""
+    if not presidio and not _WORTH.search(text):
+        return []
     folded = fold(text)
     has_digits = _DIGIT.search(folded) is not None
     found: list[Finding] = []

@@ -33,6 +33,7 @@ def spread(
     tasks: Sequence[Task],
     workers: int,
     check: Callable[[], None],
+    dask: str = "",
 ) -> Iterator[tuple[Task, Result]]:
     """Each task with its result, in any order.
 
@@ -40,7 +41,13 @@ def spread(
         function: of a module, so that a spawned process finds it.
         workers: processes; with one of them, or one task, the work is done here.
         check: raises to stop; called ten times a second.
+        dask: where it is not empty, Dask does the work of several tasks: ``local``, or a scheduler's address.
     """
+    if dask and len(tasks) > 1:
+        from so8t_engine.pipeline.preprocess.cluster import spread_on_dask
+
+        yield from spread_on_dask(function, tasks, dask, workers, check)
+        return
     if workers <= 1 or len(tasks) <= 1:
         for task in tasks:
             check()

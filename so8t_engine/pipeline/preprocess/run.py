@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -57,6 +58,7 @@ def preprocess(settings: PreprocessSettings, context: StepContext) -> StepResult
     duplicates = find_duplicates(
         context.scratch, starts, meta["task"], meta["document"], settings.near_duplicates,
         context.workers, context.check, lambda what, done, of: context.progress(names[what], done, of),
+        context.dask,
     )  # fmt: skip
     compared = time.monotonic()
     keep = ~duplicates.dropped & _learnable(context.scratch, len(parts))
@@ -94,7 +96,7 @@ def _clean_all(settings: PreprocessSettings, parts: list[Path], context: StepCon
             tasks.append(ChunkTask(number, part, context.scratch, settings, context.seed, reviewed))
     what = _("Cleaning")
     context.progress(what, len(results), len(parts))
-    for task, result in spread(clean_chunk, tasks, context.workers, context.check):
+    for task, result in spread(clean_chunk, tasks, context.workers, context.check, context.dask):
         results[task.number] = result
         context.progress(what, len(results), len(parts))
     return [results[number] for number in range(len(parts))]
@@ -111,9 +113,9 @@ def _learnable(scratch: Path, chunks: int) -> NDArray[np.bool_]:
     found = []
     for number in range(chunks):
         for batch in _batches(chunk_files(scratch, number)["rows"]):
-            answered = np.array([bool(one) for one in batch.column("response").to_pylist()])
-            labelled = batch.column("safety").is_valid().to_numpy(zero_copy_only=False)
-            found.append(answered | labelled)
+            answered = pc.greater(pc.binary_length(batch.column("response")), 0)
+            labelled = batch.column("safety").is_valid()
+            found.append(pc.or_(answered, labelled).to_numpy(zero_copy_only=False))
     return np.concatenate(found) if found else np.zeros(0, np.bool_)
 
 
@@ -182,11 +184,15 @@ def _column(batch: pa.RecordBatch, name: str) -> Any:  # noqa: ANN401
 
 
 def _count(tally: _Tally, name: str, part: pa.RecordBatch) -> None:
-    tasks = ["unlabelled" if one is None else Task(one).name for one in part.column("task").to_pylist()]
-    tally.splits[name].update(tasks)
-    tally.languages[name].update(part.column("language").to_pylist())
-    tally.sources[name].update(part.column("label_source").to_pylist())
-    tally.licences.update(part.column("licence").to_pylist())
+    for task, count in _counted(part, "task").items():
+        tally.splits[name]["unlabelled" if task is None else Task(task).name] += count
+    tally.languages[name].update(_counted(part, "language"))
+    tally.sources[name].update(_counted(part, "label_source"))
+    tally.licences.update(_counted(part, "licence"))
+
+
+def _counted(part: pa.RecordBatch, column: str) -> dict[Any, int]:
+    return {one["values"]: one["counts"] for one in pc.value_counts(part.column(column)).to_pylist()}
 
 
 def _write_images(settings: PreprocessSettings, context: StepContext, chunks: int, tally: _Tally) -> None:

@@ -13,6 +13,11 @@ _HIDDEN = re.compile(
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SPACES = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u205f]+")
 _LINES = re.compile(r"\n{3,}")
+#: Whatever the passes below would touch, line ends among it.
+_ODD = re.compile(
+    "[\u00ad\u034f\u061c\u180e\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
+    "\x00-\x1f\x7f-\x9f\u00a0\u2000-\u200a\u202f\u205f\ud800-\udfff]|  "
+)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -25,6 +30,8 @@ def normalise(text: str, form: str) -> str:
         return ""
     if text.isascii() and text.isprintable() and "  " not in text:
         return text.strip()
+    if not _ODD.search(text) and unicodedata.is_normalized(form.upper(), text):  # type: ignore[arg-type]
+        return text.strip(" \u3000").strip()
     text = _SURROGATES.sub("\ufffd", text)
     text = _HIDDEN.sub("", _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
     text = unicodedata.normalize("NFKC" if form == "nfkc" else "NFC", text)

@@ -14,6 +14,7 @@ from so8t_engine.i18n import N_, _
 from so8t_engine.pipeline.context import StepContext
 from so8t_engine.pipeline.errors import PipelineError
 from so8t_engine.pipeline.step import Estimate, Step, StepResult, StepSettings
+from so8t_engine.pipeline.store import sha256_json
 
 
 class UploadSettings(StepSettings):
@@ -87,7 +88,14 @@ class UploadStep(Step[UploadSettings]):
         )
         write_atomically(context.output / "upload.json", json.dumps(found, indent=1, ensure_ascii=False))
         told = {key: found[key] for key in ("repo", "commit", "url", "private", "endpoint", "bytes")}
-        return StepResult(facts=told | {"files": len(found["files"]), "stand_in": settings.endpoint == LOCAL})
+        facts = told | {"files": len(found["files"]), "stand_in": settings.endpoint == LOCAL}
+        return StepResult(facts, content=_content(found))
+
+
+def _content(found: Mapping[str, Any]) -> str:
+    """A digest of what lies there now; results.json holds seconds, and a commit its time."""
+    files = {file["name"]: file["sha256"] for file in found["files"] if file["name"] != "so8t/results.json"}
+    return sha256_json({"repo": found["repo"], "endpoint": found["endpoint"], "files": files})
 
 
 def _gguf_reports(integrated: Path | None) -> list[dict[str, Any]]:

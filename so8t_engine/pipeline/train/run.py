@@ -21,11 +21,18 @@ from so8t_engine.pipeline.steps.train import TrainSettings
 from so8t_engine.pipeline.store import sha256_file, sha256_json
 from so8t_engine.pipeline.train.soul import compare_with_run, rows_with_soul
 from so8t_engine.training.checkpoint import newest_usable
-from so8t_engine.training.events import ErrorEvent, EvaluationEvent, Event, StepEvent, WarningEvent
+from so8t_engine.training.events import (
+    ErrorEvent,
+    EvaluationEvent,
+    Event,
+    StateEvent,
+    StepEvent,
+    WarningEvent,
+)
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.session import EngineSession
-from so8t_engine.training.states import Command
+from so8t_engine.training.states import Command, State
 
 #: Seconds that a trainer of a killed pipeline gets to save and stop by itself.
 ORPHAN_S = 120.0
@@ -39,7 +46,7 @@ def train(settings: TrainSettings, context: StepContext) -> StepResult:
     """
     run, resume = _run_directory(settings, context)
     context.info({"run": str(run.path)})
-    if not (run.final / "results.json").exists():
+    if not _finished(run):
         _follow(run, resume, context)
     return _result(settings, run, context)
 
@@ -51,14 +58,15 @@ def _run_directory(settings: TrainSettings, context: StepContext) -> tuple[RunDi
         run = RunDirectory(Path(json.loads(note.read_text(encoding="utf-8"))["run"]))
         if run.events.exists():
             _await_orphan(run, context)
-            if (run.final / "results.json").exists() or newest_usable(run.checkpoints)[0] is not None:
+            if _finished(run) or newest_usable(run.checkpoints)[0] is not None:
                 return run, True
-            shutil.rmtree(run.path, ignore_errors=True)  # it had saved nothing yet
-    run = RunDirectory((context.work / "runs" / time.strftime("%Y%m%d-%H%M%S")).absolute())
-    number = 1
+        shutil.rmtree(run.path, ignore_errors=True)  # it had saved nothing yet
+    # The name stands in reports, model card and GGUF files: what is done again alike gets the same.
+    name = f"{context.work.name}-{context.digest[:8]}"
+    run, number = RunDirectory((context.work / "runs" / name).absolute()), 1
     while run.path.exists():
         number += 1
-        run = RunDirectory(run.path.with_name(f"{run.path.name.split('_')[0]}_{number}"))
+        run = RunDirectory(run.path.with_name(f"{name}_{number}"))
     write_atomically(note, json.dumps({"run": str(run.path)}))
     config = _config(settings, context, run)
     return RunDirectory.create(config, run.path), False
@@ -129,15 +137,26 @@ def _follow(run: RunDirectory, resume: bool, context: StepContext) -> None:
     finally:
         over.set()
         watcher.join()
-    if context.stopping() and not (run.final / "results.json").exists():
+    if context.stopping() and not _finished(run):
         raise PipelineStopped
-    if status != 0 or not (run.final / "results.json").exists():
+    if status == 0 and not _finished(run) and (run.final / "results.json").exists():
+        raise PipelineError(
+            _("The run %(name)s was stopped before its end.") % {"name": run.id},
+            _("Start the pipeline again: it goes on from the last checkpoint."),
+        )
+    if not _finished(run):
         error = errors[-1] if errors else None
         raise PipelineError(
             error.sentence if error else _("The run ended without a result."),
             (error.mend if error else "")
             or _("log.txt in %(path)s holds the details.") % {"path": str(run.path)},
         )
+
+
+def _finished(run: RunDirectory) -> bool:
+    """Whether it trained to its end; a run that stopped and saved has a ``final`` too."""
+    ends = [event for event in run.read_events() if isinstance(event, StateEvent)]
+    return bool(ends) and ends[-1].to == State.FINISHED and (run.final / "results.json").exists()
 
 
 def _result(settings: TrainSettings, run: RunDirectory, context: StepContext) -> StepResult:

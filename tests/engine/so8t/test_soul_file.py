@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -52,6 +53,15 @@ def test_a_round_trip_restores_the_adapter_bit_for_bit(rotation_map: str, tmp_pa
     load_into(other, soul)
     assert all(torch.equal(a, b) for a, b in zip(adapter.parameters(), other.parameters(), strict=True))
     assert (soul.step, soul.alpha, soul.pet, soul.report) == (7, -1.25, {"loss": 0.25}, [])
+
+
+def test_the_same_soul_gives_the_same_bytes(tmp_path: Path) -> None:
+    """The library writes metadata in an order of its own, another each time."""
+    digests = {save_soul(tmp_path / f"{n}.safetensors", _soul()) for n in range(12)}
+    assert len(digests) == 1
+    with safe_open(tmp_path / "0.safetensors", framework="pt") as file:
+        assert list(file.metadata())
+        assert file.get_tensor("step").item() == 120
 
 
 def test_the_file_names_what_it_belongs_to(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 # ruff: noqa: E501, ANN401  (tables, settings by name)
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,7 +19,8 @@ from so8t_engine.data.similarity import max_cross_similarity, similarity
 from so8t_engine.pipeline.collect.records import PartWriter, Record
 from so8t_engine.pipeline.context import StepContext
 from so8t_engine.pipeline.demo.site import picture_of
-from so8t_engine.pipeline.errors import PipelineStopped
+from so8t_engine.pipeline.errors import PipelineError, PipelineStopped
+from so8t_engine.pipeline.preprocess.pool import spread
 from so8t_engine.pipeline.preprocess.review import append_review
 from so8t_engine.pipeline.preprocess.run import preprocess
 from so8t_engine.pipeline.preprocess.settings import PreprocessSettings
@@ -225,6 +228,38 @@ def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path) -> None:
     )
     preprocess(PreprocessSettings(), context)
     assert (work / "output" / "train.parquet").read_bytes() == (one / "train.parquet").read_bytes()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="the extra 'dask' is absent")
+def test_dasks_workers_give_the_same_bytes_as_one_process(tmp_path: Path) -> None:
+    rows = [{"prompt": text, "response": "ok"} for text in sentences(60)]
+    one, _facts = run(tmp_path / "one", rows, part_rows=10)
+    seen: set[int] = set()
+
+    def noted() -> None:
+        seen.update(child.pid for child in psutil.Process().children(recursive=True))
+
+    work = tmp_path / "dask"
+    collect = collected(work / "collect", rows, 10)
+    for name in ("output", "scratch"):
+        (work / name).mkdir()
+    context = StepContext(
+        work / "output", work / "scratch", {"collect": collect}, {}, work, 1, 2,
+        lambda _e: noted(), lambda: False, dask="local",
+    )  # fmt: skip
+    preprocess(PreprocessSettings(), context)
+    assert len(seen) >= 2
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() == "running" for pid in seen)
+    for name in ("train.parquet", "validation.parquet", "test.parquet", "review.parquet", "report.json"):
+        assert (work / "output" / name).read_bytes() == (one / name).read_bytes()
+
+
+def test_without_a_scheduler_the_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("so8t_engine.pipeline.preprocess.cluster.CONNECT_S", 1)
+    work = spread(len, [[1], [2]], 2, lambda: None, dask="tcp://127.0.0.1:9")
+    with pytest.raises(PipelineError, match="No Dask scheduler answers"):
+        list(work)
 
 
 def test_a_review_replaces_a_label(tmp_path: Path) -> None:
