@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from PySide6.QtCore import QPoint, Qt, QTimer
 from PySide6.QtGui import QAction
-from PySide6.QtWidgets import QApplication, QComboBox, QLineEdit, QListWidget, QMenu, QWidget
+from PySide6.QtWidgets import QApplication, QLineEdit, QListWidget, QMenu, QWidget
 from pytestqt.qtbot import QtBot
 
 from so8t_gui.main_window import MainWindow
@@ -52,16 +52,6 @@ class Person:
         self.click(navigation.viewport(), navigation.visualItemRect(navigation.item(index)).center())
         self.wait(lambda: self.window.pages.currentIndex() == index)
 
-    def pick(self, box: QComboBox, text: str) -> None:
-        """Open a closed list with a click, and click on an entry."""
-        self.click(box)
-        view = box.view()
-        self.wait(view.isVisible)
-        row = box.findText(text)
-        assert row >= 0, [box.itemText(i) for i in range(box.count())]
-        place = view.visualRect(box.model().index(row, box.modelColumn())).center()
-        self.click(view.viewport(), place)
-
     def item(self, widget: QListWidget, row: int) -> None:
         self.click(widget.viewport(), widget.visualItemRect(widget.item(row)).center())
 
@@ -99,7 +89,11 @@ class Person:
             action = next(a for a in menu.actions() if a.text().replace("&", "").startswith(text))
             assert action.isEnabled(), text
             self.steps += 1
-            self._qtbot.mouseClick(menu, LEFT, pos=menu.actionGeometry(action).center())
+            place = menu.actionGeometry(action).center()
+            # A menu takes no click of a pointer that has not moved since it opened.
+            for back in range(8, -1, -1):
+                self._qtbot.mouseMove(menu, QPoint(place.x() - back, place.y()))
+            self._qtbot.mouseClick(menu, LEFT, pos=place)
 
         QTimer.singleShot(30, entry)
         self.click(button)
