@@ -34,7 +34,9 @@ def train(
     config: ConfigArgument,
     set_: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(help="this folder becomes the run's")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --run-dir")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue the run in --run-dir; --set changes what may change")
+    ] = False,
     max_steps: Annotated[int | None, typer.Option(help="end after this many steps")] = None,
     as_json: JsonOption = False,
 ) -> None:

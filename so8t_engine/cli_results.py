@@ -81,6 +81,21 @@ def evaluate(
     )
 
 
+@results.command()
+def thresholds(
+    run: RunArgument,
+    allow: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="ALLOW from; the run's own")] = None,
+    danger: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="danger from; the run's own")] = None,
+    again: Annotated[bool, typer.Option("--again", help="ask the model even where it was asked")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What each threshold of the decision rule would have done on the run's held-out rows."""
+    from so8t_engine.commands.thresholds import thresholds as try_thresholds
+
+    text = try_thresholds(run, allow=allow, danger=danger, again=again, console=errors)
+    print_result(*text, as_json)
+
+
 class GgufKind(StrEnum):
     """What a GGUF file's matrices are stored in."""
 

@@ -16,3 +16,8 @@ def visible(text: str, limit: int = 500) -> str:
         for sign in text[:limit]
     )
     return shown + "…" if len(text) > limit else shown
+
+
+def printable(text: str) -> str:
+    """``text`` whole, with line breaks and tabs as they are, and such characters written out."""
+    return "".join(sign if sign in "\n\t" else visible(sign) for sign in text)

@@ -76,6 +76,7 @@ class MainWindow(QMainWindow):
         self.chat = ChatRunner(self)
         self.notifier = Notifier(self, self.controller, preferences, self.leaving.tray)
         self.notifier.alarmed.connect(lambda *words: self.run_page.show_alarm(*words))
+        self._looked_at = "run"
         self.pipeline: PipelineController | None = None
         self.setWindowIcon(program_icon())
         self.setMinimumSize(960, 620)
@@ -114,7 +115,7 @@ class MainWindow(QMainWindow):
             PageSpec("settings", _("Settings"), self._make_settings_page),
             PageSpec("history", _("History"), self._make_history_page),
             PageSpec("chat", _("Chat"), self._make_chat_page),
-            PageSpec("inspect", _("Inspect"), lambda: InspectPage(self._history_folder)),
+            PageSpec("inspect", _("Inspect"), lambda: InspectPage(self._history_folder, self.run_looked_at)),
             PageSpec("pipeline", _("Pipeline"), self._make_pipeline_page),
             PageSpec("doctor", _("Doctor"), lambda: DoctorPage(self._history_folder)),
             PageSpec("about", _("About"), AboutPage),
@@ -145,7 +146,20 @@ class MainWindow(QMainWindow):
         return page
 
     def _make_chat_page(self) -> ChatPage:
-        return ChatPage(self.chat, self.controller, self.preferences, self._history_folder)
+        return ChatPage(
+            self.chat, self.controller, self.preferences, self._history_folder, self.run_looked_at
+        )
+
+    def run_looked_at(self) -> Path | None:
+        """The run that other pages begin with: the one opened in the history, or the window's own."""
+        opened = self.history_page.opened if self.pages.is_built("history") else None
+        own = self.controller.run_path
+        return (opened or own) if self._looked_at == "history" else (own or opened)
+
+    def _on_row(self, row: int) -> None:
+        self.pages.setCurrentIndex(row)
+        if 0 <= row < len(self.pages.specs) and (name := self.pages.specs[row].name) in {"run", "history"}:
+            self._looked_at = name
 
     @property
     def chat_page(self) -> ChatPage:
@@ -213,7 +227,7 @@ class MainWindow(QMainWindow):
         for spec in self.pages.specs:
             navigation.addItem(QListWidgetItem(icon(spec.name, colour), spec.title))
         navigation.setFixedWidth(max(140, navigation.sizeHintForColumn(0) + 40))
-        navigation.currentRowChanged.connect(self.pages.setCurrentIndex)
+        navigation.currentRowChanged.connect(self._on_row)
         navigation.setCurrentRow(0)
         return navigation
 
@@ -284,6 +298,7 @@ class MainWindow(QMainWindow):
     def _shut_pages_down(self) -> None:
         """Stop what pages do in the background."""
         self.pages.stop()
+        self.run_page.view.shut_down()
         if self.pages.is_built("history"):
             self.history_page.shut_down()
         if self.pages.is_built("settings"):

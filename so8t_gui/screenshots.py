@@ -13,7 +13,7 @@ from so8t_gui.main_window import MainWindow
 from so8t_gui.widgets.run_view import RunView
 
 SETTLE_MS = 350
-TABS = ("training", "gate", "evaluation", "facts", "memory")
+TABS = ("training", "gate", "evaluation", "facts", "memory", "report", "samples", "thresholds")
 
 
 def _settle() -> None:
@@ -67,6 +67,8 @@ def save_screenshots(
                 view = _shown_view(window)
                 for index, tab in enumerate(TABS) if view is not None else [(0, "")]:
                     if view is not None:
+                        if not view.tabs.isTabVisible(index):
+                            continue
                         view.tabs.setCurrentIndex(index)
                     _settle()
                     saved.append(_save(window, folder, (page, tab, code, theme.resolve(look))))

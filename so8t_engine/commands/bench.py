@@ -45,7 +45,8 @@ def bench_training(
 
         result = measure(load_config(Path("demo")), rounds, rows=256)
         lines = [
-            f"{name}: {speed:.0f} tokens/s, {result['over_transformers_peft'][name]:.2f}x"
+            f"{name}: {speed:.0f} tokens/s, {result['over_transformers_peft'][name]:.2f}x, "
+            f"{result['over_transformers_peft_by_processor_time'][name]:.2f}x by processor time"
             for name, speed in result["tokens_per_s"].items()
         ]
         return "\n".join(lines) + "\n", result

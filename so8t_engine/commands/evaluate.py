@@ -41,7 +41,7 @@ def evaluate_run(
         SO8TError: the run is not finished, a part cannot be loaded, or there are no rows.
     """
     run, config, state = _finished_run(run_path)
-    train, held_out, split = _rows(config, rows, max_rows)
+    train, held_out, split = held_out_rows(config, rows, max_rows)
     import torch
     import transformers
 
@@ -94,7 +94,9 @@ class _Lines:
             self._console.print(f"{what}: {done}/{of}")
 
 
-def _rows(config: Config, source: str | None, max_rows: int | None) -> tuple[list[Row], list[Row], str]:
+def held_out_rows(
+    config: Config, source: str | None = None, max_rows: int | None = None
+) -> tuple[list[Row], list[Row], str]:
     """Training rows, held-out rows and the name of what they are."""
     import random
 

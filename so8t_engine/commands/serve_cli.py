@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from so8t_engine.commands.chat_cli import chat
+
 RunArgument = Annotated[Path, typer.Argument(help="a finished run's folder")]
 LogArgument = Annotated[Path, typer.Argument(help="audit.sqlite, or the run folder that holds it")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
@@ -24,6 +26,7 @@ def _out(text: str, result: dict[str, Any], as_json: bool) -> None:
 def add_commands(app: typer.Typer) -> None:
     """Put the commands into the program's command line."""
     app.command()(serve)
+    app.command()(chat)
     audit = typer.Typer(no_args_is_help=True, help="The audit log of so8t serve")
     audit.command("verify")(audit_verify)
     audit.command("export")(audit_export)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from so8t_engine.data.tokenize import Collator, Encoded
 from so8t_engine.evaluation.metrics import accuracy, confusion_matrix, danger_to_allow_rate, macro_f1
 from so8t_engine.model.so8t_model import SO8TModel
+from so8t_engine.so8t.adapter import AdapterOutput
 from so8t_engine.so8t.losses import IGNORE
 
 
@@ -42,6 +43,7 @@ def evaluate(
     *,
     autocast_dtype: torch.dtype | None = None,
     proceed: Callable[[int], bool] = lambda done: True,
+    see: Callable[[Sequence[int], AdapterOutput], None] = lambda rows, out: None,
 ) -> Evaluation | None:
     """Run the model over ``rows`` in evaluation mode; draws no random numbers.
 
@@ -49,6 +51,7 @@ def evaluate(
         max_tokens: of a batch, padding included; a longer row forms a batch alone.
         autocast_dtype: bf16 or fp16 on a card, None computes in the weights' own type.
         proceed: called with the number of rows done; False abandons the evaluation.
+        see: called with the places of a batch's rows in ``rows``, and what came of them.
 
     Returns:
         The results, or None when abandoned.
@@ -65,7 +68,7 @@ def evaluate(
     found: dict[str, list[int]] = {"task": [], "task_p": [], "safety": [], "safety_p": [], "s_task_p": []}
     try:
         with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
-            for cpu_batch in loader:
+            for indices, cpu_batch in zip(batches, loader, strict=True):
                 batch = {name: value.to(device) for name, value in cpu_batch.items()}
                 _hidden, out = model.adapt(batch)
                 lm_sum, count = model.lm_loss(out.hidden_NTH, batch["labels_NT"])
@@ -78,6 +81,7 @@ def evaluate(
                     out.task_logits_N4.argmax(-1).tolist(),
                     out.safety_logits_N2.argmax(-1).tolist(),
                 )
+                see(indices, out)
                 done += len(cpu_batch["task_N"])
                 if not proceed(done):
                     return None

@@ -77,7 +77,8 @@ class RowOutputs:
 
     Attributes:
         nll, tokens: summed cross-entropy of the response in nats, and its number of tokens.
-        task, safety: the heads' probabilities (N, 4) and (N, 2); None for the base, which has no heads.
+        task, safety, dual: the heads' probabilities (N, 4), (N, 2) and (N, 2, 2); None for the base, which
+            has no heads.
         pooled: the final hidden state at the prompt's end (N, H), where asked for.
     """
 
@@ -85,6 +86,7 @@ class RowOutputs:
     tokens_N: NDArray[np.int64]
     task_N4: Floats | None = None
     safety_N2: Floats | None = None
+    dual_N22: Floats | None = None
     pooled_NH: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
@@ -113,7 +115,7 @@ def row_outputs(
     head = lm_head_of(model)
     device = tuned.so8t.theta_safe.device
     weight = head.weight if isinstance(head, nn.Linear) else next(head.parameters())
-    found: dict[int, tuple[float, int, Any, Any, Any]] = {}
+    found: dict[int, tuple[float, int, Any, Any, Any, Any]] = {}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
     batches = _by_tokens(order, [len(row.input_ids) for row in rows], max_tokens)
     loader: DataLoader[Encoded] = DataLoader(list(rows), batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
@@ -127,13 +129,14 @@ def row_outputs(
             hidden_NTH = model.model(
                 input_ids=batch["input_ids_NT"], attention_mask=batch["attention_mask_NT"], use_cache=False
             ).last_hidden_state
-            task = safety = None
+            task = safety = dual = None
             pooled_NH = pool(hidden_NTH, batch["pool_index_N"]).float().cpu().numpy() if pooled else None
             if not base:
                 out = tuned.so8t(hidden_NTH, batch["pool_index_N"], gate_hidden=place.final)
                 hidden_NTH = out.hidden_NTH
                 task = out.task_logits_N4.double().softmax(-1).cpu().numpy()
                 safety = out.safety_logits_N2.double().softmax(-1).cpu().numpy()
+                dual = out.dual_logits_N22.double().softmax(-1).cpu().numpy()
             nll, count = _row_losses(head, weight.dtype, hidden_NTH, batch["labels_NT"], losses)
             for place_in_batch, row in enumerate(indices):
                 found[row] = (
@@ -141,6 +144,7 @@ def row_outputs(
                     count[place_in_batch],
                     None if task is None else task[place_in_batch],
                     None if safety is None else safety[place_in_batch],
+                    None if dual is None else dual[place_in_batch],
                     None if pooled_NH is None else pooled_NH[place_in_batch],
                 )
             proceed(len(found))
@@ -150,7 +154,8 @@ def row_outputs(
         tokens_N=np.array([f[1] for f in ordered], dtype=np.int64),
         task_N4=None if base else np.array([f[2] for f in ordered]).reshape(-1, 4),
         safety_N2=None if base else np.array([f[3] for f in ordered]).reshape(-1, 2),
-        pooled_NH=np.array([f[4] for f in ordered], dtype=np.float32) if pooled else None,
+        dual_N22=None if base else np.array([f[4] for f in ordered]).reshape(-1, 2, 2),
+        pooled_NH=np.array([f[5] for f in ordered], dtype=np.float32) if pooled else None,
     )
 
 

@@ -24,7 +24,9 @@ MEMORY = (
 )  # fmt: skip
 FREQUENT = {"step": STEP, "gate": GATE, "memory": MEMORY}
 NUMBERS = tuple(dict.fromkeys(name for names in FREQUENT.values() for name in names))
-TERMS = "terms."
+TERMS, CARDS = "terms.", "cards."
+#: Fields that hold a number by name, with the type of the event and the prefix of their columns.
+GROUPS = {"terms": ("step", TERMS), "cards": ("memory", CARDS)}
 WIDTHS = dict.fromkeys(("step", "time", "of"), np.float64)
 PHASE = "phase"
 Array = npt.NDArray[Any]
@@ -80,17 +82,17 @@ class EventBlocks:
         import pyarrow as pa
         from pyarrow import json as reader
 
-        names: dict[str, None] = {}
-        for line in (
-            _line_with(data, b'"type":"step"', last=False),
-            _line_with(data, b'"type":"step"', last=True),
-        ):
-            names |= dict.fromkeys(_term_names(line))
-        terms = pa.struct([(name, pa.float64()) for name in names])
+        names: dict[str, dict[str, None]] = {}
+        for group, (kind, _prefix) in GROUPS.items():
+            mark = f'"type":"{kind}"'.encode()
+            for last in (False, True):
+                line = _line_with(data, mark, last=last)
+                names.setdefault(group, {}).update(dict.fromkeys(_names_in(line, group)))
         fields = [("type", pa.string()), (PHASE, pa.string()), ("converged_at", pa.float64())]
         fields += [(name, pa.float64()) for name in NUMBERS]
-        if names:
-            fields.append(("terms", terms))
+        fields += [
+            (group, pa.struct([(name, pa.float64()) for name in own])) for group, own in names.items() if own
+        ]
         try:
             table = reader.read_json(
                 pa.BufferReader(data),
@@ -107,9 +109,10 @@ class EventBlocks:
             name: table.column(name).to_numpy().astype(np.float64, copy=False)
             for name in (*NUMBERS, "converged_at")
         }
-        if names:
-            for name, column in zip(names, _flattened(table.column("terms")), strict=True):
-                columns[TERMS + name] = column
+        for group, own in names.items():
+            if own:
+                for name, column in zip(own, _flattened(table.column(group)), strict=True):
+                    columns[GROUPS[group][1] + name] = column
         kinds = table.column("type").to_numpy().astype(object)
         return kinds, columns, table.column(PHASE).to_numpy().astype(object)
 
@@ -128,10 +131,13 @@ class EventBlocks:
             # Values as the charts hold them; what rows ascend along and sizes in bytes stay exact.
             block = {name: table[name][chosen].astype(WIDTHS.get(name, np.float32)) for name in names}
             block["line"] = chosen + self.lines
-            if kind == "step":
-                block |= {
-                    name: table[name][chosen].astype(np.float32) for name in table if name.startswith(TERMS)
-                }
+            for own, prefix in GROUPS.values():
+                if kind == own:
+                    block |= {
+                        name: table[name][chosen].astype(np.float32)
+                        for name in table
+                        if name.startswith(prefix)
+                    }
             if kind == "gate":
                 block[PHASE] = self._phase_numbers(phases[chosen])
                 reached = chosen[np.isfinite(table["converged_at"][chosen])]
@@ -178,9 +184,9 @@ def _line_with(data: bytes, text: bytes, *, last: bool) -> bytes:
     return data[start:end]
 
 
-def _term_names(line: bytes) -> list[str]:
+def _names_in(line: bytes, group: str) -> list[str]:
     try:
-        terms = json.loads(line).get("terms")
+        terms = json.loads(line).get(group)
     except (ValueError, AttributeError):
         return []
     return list(terms) if isinstance(terms, dict) else []
@@ -209,9 +215,10 @@ def _columns_by_json(lines: list[bytes]) -> tuple[Array, Columns, Array]:
         for name in (*NUMBERS, "converged_at"):
             if name in event:
                 columns[name][row] = _number(event[name])
-        terms = event.get("terms")
-        for name, value in terms.items() if isinstance(terms, dict) else ():
-            columns.setdefault(TERMS + name, np.full(count, np.nan))[row] = _number(value)
+        for group, (_kind, prefix) in GROUPS.items():
+            own = event.get(group)
+            for name, value in own.items() if isinstance(own, dict) else ():
+                columns.setdefault(prefix + name, np.full(count, np.nan))[row] = _number(value)
     return kinds, columns, phases
 
 

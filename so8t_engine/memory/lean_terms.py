@@ -79,7 +79,9 @@ def lean_phases(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: 
     phases = {}
     moment = training_moment(shape)
     held = always.gradients if shape.accumulated else 0
-    phases["step"] = _phase(moment.name, base, moment.terms, held, moment.kept)
+    # Gradients that are made anew with each step, and the optimizer's roots.
+    apart = (0 if cpu or shape.accumulated else always.small_gradients) + (0 if cpu else always.small_update)
+    phases["step"] = replace(_phase(moment.name, base, moment.terms, held, moment.kept), apart=apart)
     update = always.gradients + always.update
     if sum(base.values()) + update > phases["step"].bytes:
         phases["step"] = _phase("optimizer", base, {"gradients": update}, 0)

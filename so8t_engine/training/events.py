@@ -116,28 +116,6 @@ class RotationEvent(Event):
     sha256: str | None = None
 
 
-class CardReading(BaseModel):
-    """A card of another process of the run. Bytes, degrees Celsius, 0 to 1, watts; None where unknown.
-
-    Attributes:
-        rank: of the process. index: the card's number in NVML's count.
-        allocated, reserved, peak_reserved: of that process's allocator after its last step.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    rank: int
-    index: int | None = None
-    allocated: int | None = None
-    reserved: int | None = None
-    peak_reserved: int | None = None
-    device_used: int | None = None
-    device_total: int | None = None
-    temperature_c: float | None = None
-    utilisation: float | None = None
-    power_w: float | None = None
-
-
 class MemoryEvent(Event):
     """Bytes. A reading that could not be taken is None, never 0.
 
@@ -148,7 +126,8 @@ class MemoryEvent(Event):
         source: where device_used came from: ``nvml`` or ``none``.
         temperature_c, utilisation, power_w: of the card: degrees Celsius, 0 to 1, watts.
         throttled: why its clocks are held down, in the driver's words; empty when they are not.
-        cards: those of the other processes, where several train the run; the fields above are the first's.
+        cards: where several processes train the run, the same of the others' cards: ``"1.device_used"`` is of
+            process 1's. The fields above are of the first process and its card.
     """
 
     type: Literal["memory"] = "memory"
@@ -165,7 +144,7 @@ class MemoryEvent(Event):
     utilisation: float | None = None
     power_w: float | None = None
     throttled: list[str] | None = None
-    cards: list[CardReading] | None = None
+    cards: dict[str, float] | None = None
 
 
 class EvaluationEvent(Event):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from so8t_engine.errors import RunError
+from so8t_engine.evaluation.held_out_heads import FILE, HeldOutHeads
 from so8t_engine.i18n import _
 from so8t_engine.so8t.soul_file import save_soul, soul_of
 from so8t_engine.training.checkpoint import Published, publish_folder
@@ -14,8 +15,16 @@ from so8t_engine.training.preparation import Prepared
 from so8t_engine.training.run_directory import RunDirectory
 
 
-def save_final(run: RunDirectory, prepared: Prepared, step: int, summary: dict[str, Any]) -> Published:
+def save_final(
+    run: RunDirectory,
+    prepared: Prepared,
+    step: int,
+    summary: dict[str, Any],
+    heads: HeldOutHeads | None = None,
+) -> Published:
     """Publish ``final/``: ``adapter/`` (peft), ``soul.safetensors``, ``results.json``, ``config.yaml``.
+
+    With ``heads``, what they said of each held-out row is added as ``decisions.json``.
 
     Raises:
         RunError: it cannot be written; an earlier ``final/`` stays as it was.
@@ -35,6 +44,8 @@ def save_final(run: RunDirectory, prepared: Prepared, step: int, summary: dict[s
         save_soul(folder / "soul.safetensors", soul)
         (folder / "results.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
         (folder / "config.yaml").write_text(prepared.config.to_yaml(), encoding="utf-8")
+        if heads is not None:
+            (folder / FILE).write_text(json.dumps(heads.to_json()), encoding="utf-8")
 
     try:
         return publish_folder(run.path / "final", write)

@@ -3,23 +3,59 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 from so8t_engine.data.tokenize import Encoded
 from so8t_engine.errors import DataError, MemoryLimitError
 from so8t_engine.evaluation.baseline import bag_of_words_baselines
 from so8t_engine.evaluation.evaluate import Evaluation, evaluate
+from so8t_engine.evaluation.held_out_heads import HeldOutHeads
 from so8t_engine.i18n import _
+from so8t_engine.so8t.adapter import AdapterOutput
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import EvaluationEvent, ProgressEvent, WarningEvent
 from so8t_engine.training.preparation import Prepared
 from so8t_engine.training.recovery import release_memory
 
 log = logging.getLogger(__name__)
+
+
+class _Seen:
+    """Takes the heads' probabilities of rows as they are evaluated, in any order and also twice."""
+
+    def __init__(self, rows: Sequence[Encoded]) -> None:
+        self._rows = rows
+        self._found: dict[int, tuple[Any, Any, Any]] = {}
+
+    def take(self, places: Sequence[int], out: AdapterOutput) -> None:
+        task_N4 = out.task_logits_N4.double().softmax(-1).cpu().numpy()
+        safety_N2 = out.safety_logits_N2.double().softmax(-1).cpu().numpy()
+        dual_N22 = out.dual_logits_N22.double().softmax(-1).cpu().numpy()
+        for i, row in enumerate(places):
+            self._found[row] = (task_N4[i], safety_N2[i], dual_N22[i])
+
+    @property
+    def labelled(self) -> bool:
+        return any(row.task is not None or row.safety is not None for row in self._rows)
+
+    def heads(self, split: str, step: int | None) -> HeldOutHeads:
+        found = [self._found[i] for i in range(len(self._rows))]
+        return HeldOutHeads(
+            split=split,
+            step=step,
+            task_N4=np.array([one[0] for one in found]),
+            safety_N2=np.array([one[1] for one in found]),
+            dual_N22=np.array([one[2] for one in found]),
+            true_task_N=np.array([-1 if row.task is None else row.task for row in self._rows], np.int64),
+            true_safety_N=np.array(
+                [-1 if row.safety is None else row.safety for row in self._rows], np.int64
+            ),
+        )
 
 
 class HeldOut:
@@ -36,6 +72,8 @@ class HeldOut:
         self._last: dict[str, Evaluation] = {}
         self._baseline: dict[str, dict[str, float]] = {}
         self._tokens = prepared.max_evaluation_tokens
+        #: Of the last split with labels, test before validation, as it was `after` the run.
+        self.heads: HeldOutHeads | None = None
 
     def state(self) -> dict[str, Any]:
         """First and last results and the baseline, for a checkpoint."""
@@ -65,9 +103,11 @@ class HeldOut:
         return found.loss if found is not None else None
 
     def after(self, step: int) -> None:
-        """All splits."""
-        for split in self._prepared.held_out:
-            self._run(split, step)
+        """All splits; the heads' probabilities of the last one are kept for trying thresholds."""
+        for split, rows in self._prepared.held_out.items():
+            seen = _Seen(rows)
+            if self._run(split, step, seen) is not None and seen.labelled:
+                self.heads = seen.heads(split, step)
 
     def summary(self) -> dict[str, Any]:
         """Per split: loss and metrics before and after, and the baseline's."""
@@ -88,7 +128,7 @@ class HeldOut:
             }
         }
 
-    def _run(self, split: str, step: int) -> Evaluation | None:
+    def _run(self, split: str, step: int, seen: _Seen | None = None) -> Evaluation | None:
         rows = self._prepared.held_out[split]
         if not rows:
             return None
@@ -99,7 +139,7 @@ class HeldOut:
             self._control.check()
             return not self._control.ending
 
-        found = self._evaluate(rows, proceed)
+        found = self._evaluate(rows, proceed, seen or _Seen(rows))
         if found is None:
             return None
         if step == 0:
@@ -119,7 +159,9 @@ class HeldOut:
         )
         return found
 
-    def _evaluate(self, rows: list[Encoded], proceed: Callable[[int], bool]) -> Evaluation | None:
+    def _evaluate(
+        self, rows: list[Encoded], proceed: Callable[[int], bool], seen: _Seen
+    ) -> Evaluation | None:
         """Evaluate, in smaller batches where memory runs out. Raises `MemoryLimitError`."""
         while True:
             try:
@@ -130,6 +172,7 @@ class HeldOut:
                     self._tokens,
                     autocast_dtype=self._prepared.autocast_dtype,
                     proceed=proceed,
+                    see=seen.take,
                 )
             except torch.OutOfMemoryError as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -18,7 +18,7 @@ from so8t_engine.i18n import _
 from so8t_engine.memory.budget import Estimate, estimate
 from so8t_engine.memory.calibration import Finished, remember
 from so8t_engine.memory.nvml import NvmlReading, index_of, read_memory
-from so8t_engine.training.events import CardReading, Event, MemoryEvent, WarningEvent
+from so8t_engine.training.events import Event, MemoryEvent, WarningEvent
 from so8t_engine.training.optimizer_state import cuda_in_use
 
 log = logging.getLogger(__name__)
@@ -48,23 +48,22 @@ def allocator_figures() -> dict[str, int]:
     }
 
 
-def other_cards(cards: Mapping[int, Mapping[str, int]]) -> list[CardReading] | None:
-    """Readings of other processes' cards; None where there are none.
+def other_cards(cards: Mapping[int, Mapping[str, int]]) -> dict[str, float] | None:
+    """Readings of other processes' cards as `MemoryEvent.cards`; None where there are none.
 
     Args:
         cards: `World.cards`.
     """
-    found: list[CardReading] = []
+    found: dict[str, float] = {}
     for rank, known in sorted(cards.items()):
         if "index" not in known:
             continue
+        values: dict[str, float | None] = {k: v for k, v in known.items() if k != "index"}
         reading = read_memory(known["index"])
-        own: dict[str, float] = {}
         if isinstance(reading, NvmlReading):
-            names = ("temperature_c", "utilisation", "power_w")
-            own = {"device_used": reading.used, "device_total": reading.total}
-            own |= {name: value for name in names if (value := getattr(reading, name)) is not None}
-        found.append(CardReading.model_validate({"rank": rank, **known, **own}))
+            values |= {"device_used": reading.used, "device_total": reading.total}
+            values |= {name: getattr(reading, name) for name in ("temperature_c", "utilisation", "power_w")}
+        found |= {f"{rank}.{name}": float(value) for name, value in values.items() if value is not None}
     return found or None
 
 

@@ -97,5 +97,5 @@ class OverviewBoard(ChartBoard):
             else _("No NVIDIA card: engine memory shown instead")
         )
         self.memory.set_note(note)
-        self.memory.set_series(memory_series(model.has_card))
+        self.memory.set_series(memory_series(model.has_card, model.other_cards))
         self.memory.draw(model.memory)

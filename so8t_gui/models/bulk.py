@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from so8t_engine.history.event_blocks import PHASE, TERMS, Array, Columns, EventBlocks
+from so8t_engine.history.event_blocks import CARDS, PHASE, TERMS, Array, Columns, EventBlocks
 from so8t_engine.training.events import (
     GateEvent,
     InfoEvent,
@@ -15,7 +15,7 @@ from so8t_engine.training.events import (
     parse_event,
 )
 from so8t_gui.models.marks import Kind
-from so8t_gui.models.run_model import GIB, TERM, RunModel
+from so8t_gui.models.run_model import CARD, GIB, TERM, RunModel, card_unit
 
 #: After one of these the frequent events mean something else: the clock runs or stands, limits are known.
 BORDERS = (StateEvent, InfoEvent, WarningEvent)
@@ -144,6 +144,10 @@ class _Digestion:
         table: dict[str, Array] = {name: rows[name] / GIB for name in names}
         table |= {name: rows[name] for name in ("temperature_c", "power_w")}
         table["utilisation"] = 100.0 * rows["utilisation"]
+        for name, values in rows.items():
+            if name.startswith(CARDS):
+                own = name.removeprefix(CARDS)
+                table[CARD + own] = values * card_unit(own)
         for name in ("memory_limit", "memory_predicted"):
             fact = model.facts.get(name)
             known = isinstance(fact, int | float)

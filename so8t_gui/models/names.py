@@ -43,6 +43,7 @@ FACTS = {
     "tokens_longest": N_("Longest row (tokens)"),
     "tokens_mean": N_("Mean row (tokens)"),
     "threads": N_("CPU threads"),
+    "processes": N_("Processes that train together"),
     "loading_seconds": N_("Loading time (s)"),
     "steps": N_("Steps"),
     "resumed_from": N_("Continued from"),

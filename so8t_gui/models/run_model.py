@@ -33,8 +33,20 @@ from so8t_gui.models.names import FACTS, SPLITS, fact_value, shown
 
 TERM = "term."
 EVAL = "eval."
+#: Columns of another process's card: ``card.1.device_used``.
+CARD = "card."
 MIB = 2**20
 GIB = 2**30
+
+
+def card_unit(name: str) -> float:
+    """What a reading of `MemoryEvent.cards` is multiplied by for the charts: GiB, percent, or as it is."""
+    field = name.rpartition(".")[2]
+    if field == "utilisation":
+        return 100.0
+    return 1.0 if field in {"temperature_c", "power_w"} else 1.0 / GIB
+
+
 ACTIVITIES = {State.LOADING: "loading", State.RUNNING: "training", State.SAVING: "saving"}
 
 
@@ -65,6 +77,7 @@ class RunModel:
         self.snapshots: list[RotationEvent] = []
         self.evaluations: list[EvaluationEvent] = []
         self.checkpoints: list[CheckpointEvent] = []
+        self.samples: list[SampleEvent] = []
         self.converged_at: int | None = None
         self.progress: ProgressEvent | None = None
         self.facts: dict[str, Any] = {}
@@ -93,6 +106,12 @@ class RunModel:
         """Whether any reading of a whole card was taken."""
         return self.memory.has_any("device_used")
 
+    @property
+    def other_cards(self) -> list[str]:
+        """Numbers of the further processes that have told of a card."""
+        names = (name.split(".") for name in self.memory.names if name.startswith(CARD))
+        return sorted({parts[1] for parts in names}, key=int)
+
     def digest(self, events: Iterable[Event]) -> None:
         """Take in events, in order."""
         for event in events:
@@ -119,6 +138,7 @@ class RunModel:
             case CheckpointEvent():
                 self._on_checkpoint(event)
             case SampleEvent():
+                self.samples.append(event)
                 text = _("Sample at step %(step)d. Prompt: %(prompt)s") % {
                     "step": event.step,
                     "prompt": event.prompt,
@@ -183,6 +203,7 @@ class RunModel:
         self.marks.rewind(step)
         self.activities.phases = [phase for phase in self.activities.phases if phase.step < step]
         self.snapshots = [s for s in self.snapshots if s.step < step]
+        self.samples = [s for s in self.samples if s.step < step]
         self.evaluations = [e for e in self.evaluations if e.step < step]
         if self.converged_at is not None and self.converged_at >= step:
             self.converged_at = None
@@ -267,6 +288,8 @@ class RunModel:
             row[name] = None if value is None else value / GIB
         row |= {"temperature_c": event.temperature_c, "power_w": event.power_w}
         row["utilisation"] = None if event.utilisation is None else 100.0 * event.utilisation
+        for name, value in (event.cards or {}).items():
+            row[CARD + name] = value * card_unit(name)
         for name in ("memory_limit", "memory_predicted"):
             fact = self.facts.get(name)
             row[name] = fact / GIB if isinstance(fact, int | float) else None

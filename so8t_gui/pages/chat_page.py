@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,11 @@ class ChatPage(QWidget):
         controller: RunController,
         preferences: Preferences,
         folder: Path,
+        looked_at: Callable[[], Path | None] = lambda: None,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
+        self._looked_at = looked_at
         self._runner, self._controller, self._preferences = runner, controller, preferences
         self._folder = folder
         self._answer: dict[str, Any] = {}
@@ -219,7 +222,8 @@ class ChatPage(QWidget):
             self._fill_runs()
 
     def _fill_runs(self) -> None:
-        chosen = self.runs.currentData()
+        first = self._looked_at() if self.runs.currentData() is None else None
+        chosen = str(first) if first is not None else self.runs.currentData()
         found = sorted(
             self._folder.glob("*/final/MANIFEST.json"), key=lambda p: p.stat().st_mtime, reverse=True
         )

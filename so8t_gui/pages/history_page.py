@@ -167,6 +167,8 @@ class HistoryPage(QWidget):
 
     def shut_down(self) -> None:
         """Wait for background reading; call before the page is dropped."""
+        if self._view is not None:
+            self._view.shut_down()
         for thread in list(self._threads):
             thread.requestInterruption()
             thread.wait()

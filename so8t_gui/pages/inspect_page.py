@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -20,7 +22,7 @@ from PySide6.QtWidgets import (
 
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
-from so8t_engine.so8t.inspection import RotationSet, commutators, drift
+from so8t_engine.so8t.inspection import RotationSet, commutators, drift, stored_rotations
 from so8t_gui import theme
 from so8t_gui.charts.block_map import BlockMap
 from so8t_gui.charts.line_chart import MISSING_TEXT, LineChart, Series
@@ -39,11 +41,22 @@ class _Spread(LineChart):
 
 
 class InspectPage(QWidget):
-    """Opens a run folder, a snapshot or a soul.safetensors; a second one can be laid over it."""
+    """Opens a run folder, a snapshot or a soul.safetensors; a second one can be laid over it.
 
-    def __init__(self, folder: Path, parent: QWidget | None = None) -> None:
+    Args:
+        looked_at: the run to begin with, as long as a person has opened nothing here.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        looked_at: Callable[[], Path | None] = lambda: None,
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent)
         self.folder = folder
+        self._looked_at = looked_at
+        self._chosen = False
         self.first: Inspected | None = None
         self.second: Inspected | None = None
         self.message = MessageBar()
@@ -139,6 +152,23 @@ class InspectPage(QWidget):
 
     # Opening
 
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Show the run that is looked at elsewhere, with the snapshots it has by now."""
+        path = self._looked_at()
+        if self._chosen or path is None:
+            return
+        known = self.first if self.first is not None and self.first.path == path else None
+        try:
+            files = stored_rotations(path)
+        except SO8TError:
+            return  # it has stored none yet
+        if known is None or known.files != files:
+            self._open(path)
+
     def set_folder(self, folder: Path) -> None:
         """Where the dialogs begin."""
         self.folder = folder
@@ -157,6 +187,10 @@ class InspectPage(QWidget):
 
     def open(self, path: Path, *, second: bool = False) -> bool:
         """Show ``path``, or lay it over what is shown; False with a message where it cannot be."""
+        self._chosen = True
+        return self._open(path, second=second)
+
+    def _open(self, path: Path, *, second: bool = False) -> bool:
         try:
             found = Inspected.open(path)
         except SO8TError as error:

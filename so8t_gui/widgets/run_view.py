@@ -28,6 +28,8 @@ from so8t_gui.charts.gate_panel import GatePanel
 from so8t_gui.charts.memory_panel import MemoryPanel
 from so8t_gui.charts.overview import OverviewBoard
 from so8t_gui.charts.rotation_panel import RotationPanel
+from so8t_gui.charts.samples_panel import SamplesPanel
+from so8t_gui.charts.threshold_panel import ThresholdPanel
 from so8t_gui.models.names import FACTS, fact_value, shown
 from so8t_gui.models.run_model import RunModel
 from so8t_gui.preferences import Preferences
@@ -61,11 +63,14 @@ class RunView(QWidget):
         self.facts.horizontalHeader().setStretchLastSection(True)
         self._so8t, self._evaluation, self._memory = QWidget(), QWidget(), QWidget()
         self._report = QWidget()
+        self._samples, self._thresholds = QWidget(), QWidget()
         for holder, layout in (
             (self._so8t, QHBoxLayout(self._so8t)),
             (self._evaluation, QVBoxLayout(self._evaluation)),
             (self._memory, QVBoxLayout(self._memory)),
             (self._report, QVBoxLayout(self._report)),
+            (self._samples, QVBoxLayout(self._samples)),
+            (self._thresholds, QVBoxLayout(self._thresholds)),
         ):
             layout.setContentsMargins(0, 8 if holder is self._so8t else 0, 0, 0)
             layout.setSpacing(8)
@@ -81,6 +86,8 @@ class RunView(QWidget):
             (self.facts, _("Facts")),
             (self._memory, _("Memory")),
             (self._report, _("Report")),
+            (self._samples, _("Samples")),
+            (self._thresholds, _("Thresholds")),
         ):
             self.tabs.addTab(widget, title)
         self.tabs.setTabVisible(5, False)
@@ -151,6 +158,24 @@ class RunView(QWidget):
         folder = None if self.folder is None else self.folder / "evaluation"
         return folder if folder is not None and (folder / "report.json").is_file() else None
 
+    @cached_property
+    def samples(self) -> SamplesPanel:
+        """What the model wrote during training."""
+        panel = SamplesPanel()
+        layout = self._samples.layout()
+        assert layout is not None
+        layout.addWidget(panel)
+        return panel
+
+    @cached_property
+    def thresholds(self) -> ThresholdPanel:
+        """What thresholds of the decision rule would have done."""
+        panel = ThresholdPanel()
+        layout = self._thresholds.layout()
+        assert layout is not None
+        layout.addWidget(panel)
+        return panel
+
     def bind(self, model: RunModel, folder: Path | None) -> None:
         """Show another run."""
         self.model, self.folder = model, folder
@@ -207,8 +232,12 @@ class RunView(QWidget):
             yield self._draw_facts
         elif index == 4:
             yield lambda: self.memory.draw(self.model)
-        else:
+        elif index == 5:
             yield self._draw_report
+        elif index == 6:
+            yield lambda: self.samples.draw(self.model)
+        else:
+            yield lambda: self.thresholds.draw(self.folder, ended=self.model.ended)
         yield lambda: self.log.draw(self.model.log)
 
     def _draw_report(self) -> None:
@@ -222,6 +251,11 @@ class RunView(QWidget):
                 item = self.facts.item(row, column)
                 if item is None or item.text() != cell:
                     self.facts.setItem(row, column, QTableWidgetItem(cell))
+
+    def shut_down(self) -> None:
+        """End what runs for this view."""
+        if "thresholds" in self.__dict__:
+            self.thresholds.shut_down()
 
     def view_state(self) -> dict[str, Any]:
         """What a person has chosen here, to be restored after a change of language or theme."""

@@ -142,11 +142,12 @@ def report(one: dict[str, Any], two: dict[str, Any]) -> str:
         lines.append(f"{step:4d}   {alone:11.6f}   {together:11.6f}   {abs(alone - together) / alone:.2e}")
     worst = max(abs(a - b) / a for a, b in zip(one["losses"], two["losses"], strict=True))
     speeds = one["tokens_per_s"], two["tokens_per_s"]
+    cards = (two["memory"] or {}).get("cards") or {}
     lines += [
         f"largest relative difference of a loss: {worst:.2e}",
         f"tokens/s: {speeds[0]:.0f} on one {one['card']}, {speeds[1]:.0f} on {two['processes']}",
         f"scaling efficiency: {speeds[1] / (two['processes'] * speeds[0]):.3f}",
-        f"cards in the last reading of memory: {1 + len((two['memory'] or {}).get('cards') or [])}",
+        f"cards in the last reading of memory: {1 + len({name.split('.')[0] for name in cards})}",
     ]
     return "\n".join(lines)
 

@@ -101,3 +101,18 @@ def test_chat_with_a_run_in_a_process_of_its_own(
     assert not window.chat.alive
     if sys.platform == "linux":
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_the_inspect_page_begins_with_the_run_that_is_open(
+    window: MainWindow, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = store(tmp_path / "run"), store(tmp_path / "other")
+    page = window.inspect_page
+    monkeypatch.setattr(page, "_looked_at", lambda: run)
+    window.show_page("inspect")
+    assert page.first is not None
+    assert page.first.path == run
+    window.show_page("run")
+    page.open(other)  # a person's choice stays
+    window.show_page("inspect")
+    assert page.first.path == other

@@ -26,10 +26,13 @@ from tests.gui.recorded_runs import START, evaluation, state, step
 GIB = 2**30
 
 
-def card_events(*, hidden: bool = False) -> list[Event]:
+def card_events(*, hidden: bool = False, second: bool = False) -> list[Event]:
     """A short run on a card: loading, an evaluation, steps, memory running out, a checkpoint."""
 
     def reading(time: float, reserved: float) -> MemoryEvent:
+        other = {"1.device_used": (reserved + 1.4) * GIB, "1.device_total": 12.0 * GIB, "1.power_w": 90.0}
+        if time > 10:  # an allocator is told of after its first step
+            other |= {"1.reserved": reserved * GIB, "1.peak_reserved": 3.3 * GIB, "1.utilisation": 0.5}
         return MemoryEvent(
             allocated=int(reserved * 0.97 * GIB), reserved=int(reserved * GIB), peak_reserved=int(3.1 * GIB),
             device_used=None if hidden else int((reserved + 0.9) * GIB),
@@ -37,6 +40,7 @@ def card_events(*, hidden: bool = False) -> list[Event]:
             temperature_c=None if hidden else 61.0 + time % 7, utilisation=None if hidden else 0.93,
             power_w=None if hidden else 118.0, throttled=None if hidden else ["power limit"],
             source="none" if hidden else "nvml", time=START + time,
+            cards=other if second else None,
         )  # fmt: skip
 
     found: list[Event] = [state(State.IDLE, State.LOADING, START)]
@@ -94,6 +98,25 @@ def test_readings_phases_and_marks_are_on_one_chart(qtbot: QtBot) -> None:
     assert model.memory.last("temperature_c") is not None
 
 
+def test_the_cards_of_all_processes_are_on_the_charts(qtbot: QtBot) -> None:
+    model = _digested(card_events(second=True))
+    panel = MemoryPanel()
+    qtbot.addWidget(panel)
+    panel.resize(900, 600)
+    panel.draw(model)
+    assert [one.column for one in panel.memory.series][-2:] == ["card.1.device_used", "card.1.reserved"]
+    assert [one.column for one in panel.card.series][3:] == [
+        "card.1.temperature_c",
+        "card.1.utilisation",
+        "card.1.power_w",
+    ]
+    assert model.memory.last("card.1.device_used") == pytest.approx(2.7 + 1.4, rel=1e-6)
+    assert model.memory.last("card.1.utilisation") == pytest.approx(50.0)
+    text = summary(model)
+    assert "Process 1: card 4.10 GiB of 12.00 GiB; engine 2.70 GiB, at most 3.30 GiB" in text
+    assert "temperature —; utilisation 50%; power 90 W" in text
+
+
 def test_readings_that_the_driver_hides_are_dashes(qtbot: QtBot) -> None:
     model = _digested(card_events(hidden=True))
     panel = MemoryPanel()
@@ -111,7 +134,7 @@ def test_readings_that_the_driver_hides_are_dashes(qtbot: QtBot) -> None:
 
 
 def test_a_run_that_is_read_at_once_has_the_same_readings() -> None:
-    events = card_events()
+    events = card_events(second=True)
     lines = b"".join(
         (event.model_copy(update={"seq": number}).model_dump_json() + "\n").encode()
         for number, event in enumerate(events, 1)
@@ -119,7 +142,8 @@ def test_a_run_that_is_read_at_once_has_the_same_readings() -> None:
     blocks = EventBlocks()
     list(blocks.read(io.BytesIO(lines)))
     read, digested = digest_blocks(blocks), _digested(events)
-    for name in ("reserved", "temperature_c", "utilisation", "power_w", "elapsed"):
+    others = ("card.1.device_used", "card.1.reserved", "card.1.utilisation", "card.1.power_w")
+    for name in ("reserved", "temperature_c", "utilisation", "power_w", "elapsed", *others):
         assert np.allclose(read.memory.view(name), digested.memory.view(name), equal_nan=True, rtol=1e-6), (
             name
         )
