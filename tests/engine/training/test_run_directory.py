@@ -198,8 +198,6 @@ def test_a_checksum_that_was_hit_is_told_wherever_it_stands(run: RunDirectory, l
     writer.close()
     assert verify_run(run.path)["files"]["events.jsonl"] == "intact"
     lines = run.events.read_bytes().split(b"\n")
-    lines[line] = lines[line].replace(
-        b'"crc"', b'"brc"'
-    )  # one bit: as if it had none
+    lines[line] = lines[line].replace(b'"crc"', b'"brc"')  # one bit: as if it had none
     run.events.write_bytes(b"\n".join(lines))
     assert f":{line + 1} is damaged" in verify_run(run.path)["files"]["events.jsonl"]
