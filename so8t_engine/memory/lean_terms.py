@@ -28,6 +28,15 @@ def runs_lean(config: Config, geometry: ModelGeometry) -> bool:
     )
 
 
+def may_record(config: Config) -> bool:
+    """Whether passes may be recorded on a card (`so8t_engine.training.recorded`): gradients stay then."""
+    return (
+        config.training.recorded_passes != "off"
+        and not config.training.packing
+        and not config.memory.offload_activations
+    )
+
+
 def _linear(config: Config, linear: Linear, adapted: set[str]) -> LinearShape:
     rank = config.lora.r if linear.name in adapted else 0
     return LinearShape(linear.name, linear.inputs, linear.outputs, rank, config.model.quantization)
@@ -58,7 +67,8 @@ def step_shape(config: Config, geometry: ModelGeometry, *, compute: int, flash: 
         vocabulary=geometry.vocabulary,
         chunk=config.memory.loss_chunk if config.memory.loss_path == "chunked" else 2**31,
         gate_final=config.so8t.gate_final,
-        accumulated=config.training.accumulation > 1, lora_per_layer=gradients,
+        accumulated=config.training.accumulation > 1 or (flash and may_record(config)),
+        lora_per_layer=gradients,
     )  # fmt: skip
 
 
