@@ -94,8 +94,12 @@ class GatePanel(QWidget):
         layout.addLayout(words)
         layout.addWidget(self.alpha, 3)
         layout.addWidget(self.distance, 2)
-        layout.addWidget(self.g, 2)
-        layout.addWidget(self.pet, 2)
+        # Four below each other leave no room for their axes in a small window.
+        below = QHBoxLayout()
+        below.setSpacing(8)
+        below.addWidget(self.g, 1)
+        below.addWidget(self.pet, 1)
+        layout.addLayout(below, 2)
 
     def draw(self, model: RunModel, folder: Path | None = None) -> None:
         """Draw what the model holds; ``folder`` is the run's."""
