@@ -18,7 +18,7 @@ from so8t_engine.cli_options import ConfigArgument, JsonOption, SetOption, error
 from so8t_engine.cli_options import print_json as _print_json
 from so8t_engine.cli_options import print_result as _print_result
 from so8t_engine.cli_results import results
-from so8t_engine.commands.queue_cli import queue
+from so8t_engine.commands.queue_cli import desktop, queue
 from so8t_engine.commands.serve_cli import add_commands
 from so8t_engine.errors import SO8TError
 from so8t_engine.plain_text import visible
@@ -34,7 +34,9 @@ def train(
     config: ConfigArgument,
     set_: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(help="this folder becomes the run's")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --run-dir")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue the run in --run-dir; --set changes what may change")
+    ] = False,
     max_steps: Annotated[int | None, typer.Option(help="end after this many steps")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -131,6 +133,7 @@ def pipeline(
 
 app.add_typer(results)  # without a name: its commands stand beside these
 app.add_typer(queue, name="queue")
+app.command()(desktop)
 
 runs = typer.Typer(no_args_is_help=True, help="History and integrity")
 app.add_typer(runs, name="runs")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from PySide6.QtCore import QByteArray, Qt
 from PySide6.QtGui import QIcon, QPainter, QPixmap
 from PySide6.QtSvg import QSvgRenderer
@@ -11,11 +13,13 @@ from so8t_engine.paths import resources_dir
 SIZE = 20
 
 
+@cache
 def program_icon() -> QIcon:
-    """The program's own icon."""
+    """The program's own icon. One for all windows: Qt keeps every icon's pictures for a while."""
     return QIcon(str(resources_dir() / "icons" / "so8t.svg"))
 
 
+@cache
 def icon(name: str, colour: str, ratio: float = 2.0) -> QIcon:
     """The icon ``name``, its ``currentColor`` replaced by ``colour``."""
     text = (resources_dir() / "icons" / f"{name}.svg").read_text(encoding="utf-8")

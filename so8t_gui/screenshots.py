@@ -38,6 +38,13 @@ def _shown_view(window: MainWindow) -> RunView | None:
     )
 
 
+def _save(window: MainWindow, folder: Path, parts: tuple[str, ...]) -> Path:
+    path = folder / f"{'-'.join(part for part in parts if part)}.png"
+    if not window.grab().save(str(path)):
+        raise OSError(f"{path} cannot be written")
+    return path
+
+
 def save_screenshots(
     window: MainWindow, folder: Path, only_language: str | None = None, only_theme: str | None = None
 ) -> list[Path]:
@@ -64,11 +71,13 @@ def save_screenshots(
                             continue
                         view.tabs.setCurrentIndex(index)
                     _settle()
-                    name = "-".join(part for part in (page, tab, code, theme.resolve(look)) if part)
-                    path = folder / f"{name}.png"
-                    if not window.grab().save(str(path)):
-                        raise OSError(f"{path} cannot be written")
-                    saved.append(path)
+                    saved.append(_save(window, folder, (page, tab, code, theme.resolve(look))))
+                if page == "history" and window.history_page.opened is not None:
+                    # Behind the opened run stand the list and the queue.
+                    window.history_page.stack.setCurrentIndex(0)
+                    _settle()
+                    saved.append(_save(window, folder, (page, "list", code, theme.resolve(look))))
+                    window.history_page.stack.setCurrentIndex(1)
     window.show_as(language_before, theme_before)
     window.navigation.setCurrentRow(row_before)
     window.run_page.view.tabs.setCurrentIndex(tab_before)

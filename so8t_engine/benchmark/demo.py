@@ -89,7 +89,10 @@ def _packed(rows: list[Encoded], limit: int, pad: int) -> list[Batch]:
 
 
 def measure(config: Config, rounds: int, rows: int) -> dict[str, Any]:
-    """Real tokens per second of each stack, over ``rounds`` passes through ``rows`` rows after a warm-up."""
+    """Real tokens per second of each stack, over ``rounds`` passes through ``rows`` rows after a warm-up.
+
+    Besides the clock's seconds the process's own, which other work on the machine changes less.
+    """
     torch.set_num_threads(config.run.cpu_threads or physical_cores())
     data, size = config.data, config.training.batch_size
     tokenizer = load_tokenizer(config.model)
@@ -109,17 +112,22 @@ def measure(config: Config, rounds: int, rows: int) -> dict[str, Any]:
     }
     tokens = sum(len(row.input_ids) for row in encoded)
     seconds: dict[str, list[float]] = {name: [] for name in stacks}
+    processor: dict[str, list[float]] = {name: [] for name in stacks}
     for turn in range(rounds + 1):
         for name, stack in stacks.items():
-            began = time.perf_counter()
+            began, began_processor = time.perf_counter(), time.process_time()
             for batch in stack.batches:
                 stack.step(batch)
             if turn:  # the first one warms up
                 seconds[name].append(time.perf_counter() - began)
+                processor[name].append(time.process_time() - began_processor)
+    own = {name: tokens / statistics.median(times) for name, times in processor.items()}
     speeds = {name: tokens / statistics.median(times) for name, times in seconds.items()}
     slowest = speeds["transformers+peft"]
     return {
         "device": "cpu", "threads": torch.get_num_threads(), "rows": len(encoded), "rounds": rounds,
         "real_tokens": tokens, "padded_tokens": sum(batch["input_ids_NT"].numel() for batch in padded),
         "tokens_per_s": speeds, "over_transformers_peft": {n: v / slowest for n, v in speeds.items()},
+        "tokens_per_processor_s": own,
+        "over_transformers_peft_by_processor_time": {n: v / own["transformers+peft"] for n, v in own.items()},
     }  # fmt: skip

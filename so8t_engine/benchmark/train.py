@@ -61,11 +61,18 @@ def _config(job: Job) -> Config:
 
 
 def _so8t(job: Job, base: nn.Module, config: Config) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    from so8t_engine.model.gradients import FlatGradients
     from so8t_engine.model.so8t_model import SO8TModel, StepTotals
+    from so8t_engine.training.recorded import RecordedPasses
 
     model = SO8TModel(base, config).train()
+    recorded = None
+    if config.training.recorded_passes != "off" and RecordedPasses.impossible(model, config) is None:
+        model.gradients = FlatGradients.for_training(list(model.trainable().values()))
+        always = config.training.recorded_passes == "on"
+        recorded = RecordedPasses(model, job.length, 0, limit=(job.cap_gib or 80.0) * 2**30, always=always)
 
-    def loss(ids_NT: Tensor) -> Tensor:
+    def one_pass(ids_NT: Tensor) -> Tensor:
         rows = len(ids_NT)
         batch = {
             "input_ids_NT": ids_NT, "labels_NT": ids_NT, "attention_mask_NT": torch.ones_like(ids_NT),
@@ -74,11 +81,24 @@ def _so8t(job: Job, base: nn.Module, config: Config) -> tuple[nn.Module, Callabl
             "safety_N": torch.arange(rows, device=ids_NT.device) % 2,
         }  # fmt: skip
         totals = StepTotals(rows * (ids_NT.shape[1] - 1), rows, rows, rows, 1)
-        report = model(batch, totals, alpha_target=0.0, pet_weight=0.05)
-        model.last_terms = report.terms
-        return report.loss  # type: ignore[no-any-return]
+        report = None
+        if recorded is not None:
+            report = recorded.replay(batch, totals, 0.0, 0.05, gradients_are_zero=True)
+        if report is None:
 
-    return model, loss
+            def ordinary() -> Tensor:
+                nonlocal report
+                with torch.autocast("cuda", dtype=torch.bfloat16):
+                    report = model(batch, totals, alpha_target=0.0, pet_weight=0.05)
+                report.loss.backward()
+                return report.loss  # type: ignore[no-any-return]
+
+            ordinary() if recorded is None else recorded.timed(ordinary)
+        assert report is not None
+        model.last_terms = report.terms  # type: ignore[assignment]
+        return report.loss
+
+    return model, one_pass
 
 
 def _plain(job: Job, base: nn.Module, config: Config) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
@@ -94,10 +114,13 @@ def _plain(job: Job, base: nn.Module, config: Config) -> tuple[nn.Module, Callab
         model.gradient_checkpointing_enable({"use_reentrant": reentrant})
         model.enable_input_require_grads()
 
-    def loss(ids_NT: Tensor) -> Tensor:
-        return model(input_ids=ids_NT, labels=ids_NT).loss  # type: ignore[no-any-return]
+    def one_pass(ids_NT: Tensor) -> Tensor:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss: Tensor = model(input_ids=ids_NT, labels=ids_NT).loss
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
 
-    return model, loss
+    return model, one_pass
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -118,7 +141,7 @@ def measure(job: Job) -> dict[str, Any]:
         dtype=choose_dtype(model_config.compute_dtype, device),
     )  # fmt: skip
     vocabulary = int(base.config.vocab_size)  # type: ignore[union-attr, arg-type]
-    model, loss_of = (_so8t if job.stack == "so8t" else _plain)(job, base, config)
+    model, one_pass = (_so8t if job.stack == "so8t" else _plain)(job, base, config)
     del base
     optimizer = _optimizer(model, config, job)
     torch.cuda.empty_cache()
@@ -134,12 +157,10 @@ def measure(job: Job) -> dict[str, Any]:
         ids_NT = torch.randint(3, vocabulary, (job.batch, job.length), generator=random).to(device)
         torch.cuda.synchronize()
         began = time.perf_counter()
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            loss = loss_of(ids_NT)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = one_pass(ids_NT)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
         terms = getattr(model, "last_terms", None)
@@ -149,9 +170,16 @@ def measure(job: Job) -> dict[str, Any]:
         "tokens_per_s": job.batch * job.length / median, "step_s": median,
         "peak_allocated": torch.cuda.max_memory_allocated(),
         "peak_reserved": torch.cuda.max_memory_reserved(),
+        "device_used": _device_used(device),
         "fixed": fixed, "losses": losses, "card": torch.cuda.get_device_name(device),
         "trainable": sum(p.numel() for p in parameters), "torch": torch.__version__,
     }  # fmt: skip
+
+
+def _device_used(device: torch.device) -> int:
+    """Bytes that are taken on the card, by whomever."""
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free
 
 
 def _optimizer(model: nn.Module, config: Config, job: Job) -> torch.optim.Optimizer:

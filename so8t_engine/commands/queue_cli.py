@@ -1,7 +1,8 @@
-"""Command line of the queue: ``so8t queue …``."""
+"""Command line of the queue, ``so8t queue …``, and ``so8t desktop``."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,14 @@ import typer
 
 from so8t_engine.cli_options import ConfigArgument, JsonOption, SetOption, errors, print_json, print_result
 from so8t_engine.history.queue import OnFailure
+
+
+class Switch(StrEnum):
+    """Whether something is to be there."""
+
+    ON = "on"
+    OFF = "off"
+
 
 queue = typer.Typer(no_args_is_help=True, help="Runs that wait for their turn")
 FolderOption = Annotated[Path, typer.Option("--runs", help="the runs folder")]
@@ -73,3 +82,14 @@ def queue_run(
         print_json(result)
     failed = any(run["state"] != "finished" for run in result["runs"])
     raise typer.Exit(1 if failed else 0)
+
+
+def desktop(
+    choice: Annotated[Switch, typer.Argument(help="on or off")],
+    as_json: JsonOption = False,
+) -> None:
+    """Put the window into the desktop's menu, or take it out (Linux)."""
+    from so8t_engine.desktop import set_desktop_entry
+
+    files = [str(path) for path in set_desktop_entry(choice is Switch.ON)]
+    print_result("\n".join(files) + "\n", {"desktop": str(choice), "files": files}, as_json)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from so8t_engine.config import load_config
+from so8t_engine.config import Config, load_config
 from so8t_engine.errors import RunError, SO8TError
+from so8t_engine.files import write_atomically
 from so8t_engine.i18n import _
 from so8t_engine.redaction import RedactingFormatter
 from so8t_engine.training.control import RunControl, begin, install_signals
@@ -28,6 +29,7 @@ from so8t_engine.training.events import (
 from so8t_engine.training.importing import import_trainer
 from so8t_engine.training.preflight import preflight
 from so8t_engine.training.process import ProcessMark
+from so8t_engine.training.run_config import changed_config
 from so8t_engine.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -57,9 +59,9 @@ def train_headless(
         say_on_errors(world)
         return follow(world)
     try:
-        return _lead(
-            world, _run_directory(config_path, overrides, run_dir, resume), resume, console, on_result
-        )
+        run, config = _run_directory(config_path, overrides, run_dir, resume)
+        changed = resume and bool(overrides)
+        return _lead(world, run, config, changed, resume, console, on_result)
     except SO8TError as error:
         if world is not None:
             world.fail(error)
@@ -69,6 +71,8 @@ def train_headless(
 def _lead(
     world: World | None,
     run: RunDirectory,
+    config: Config,
+    changed: bool,
     resume: bool,
     console: Console,
     on_result: Callable[[dict[str, Any]], None],
@@ -88,7 +92,9 @@ def _lead(
         os._exit(status)
 
     ProcessMark.current(run.id).write(run.process)
-    control = RunControl(run, seen.take, leave=leave, hang_s=run.config().run.stall_s)
+    control = RunControl(run, seen.take, leave=leave, hang_s=config.run.stall_s)
+    if changed:  # by now the run is locked for this process
+        write_atomically(run.config_file, config.to_yaml())
     restore = install_signals(control)
     begin(control, resume)
     try:
@@ -112,14 +118,16 @@ def _world() -> World | None:
 
 def _run_directory(
     config_path: Path, overrides: Sequence[str], run_dir: Path | None, resume: bool
-) -> RunDirectory:
+) -> tuple[RunDirectory, Config]:
+    """The run's folder, and its configuration; on resuming with ``--set`` what it shall be."""
     if resume:
         if run_dir is None:
             raise RunError(_("--resume needs to know which run."), _("Add --run-dir with the run's folder."))
-        return RunDirectory.open(run_dir)
+        run = RunDirectory.open(run_dir)
+        return run, changed_config(run, overrides)
     config = load_config(config_path, overrides)
     preflight(config)
-    return RunDirectory.create(config, run_dir)
+    return RunDirectory.create(config, run_dir), config
 
 
 class _Summary:

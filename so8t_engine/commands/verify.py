@@ -79,12 +79,15 @@ def _check_events(run: RunDirectory, notes: list[str]) -> list[Event]:
             % {"path": run.events.name, "count": len(rest)}
         )
     events: list[Event] = []
-    last, sealed = 0, False
+    last, sealed, unsealed = 0, False, 0
     for number, line in enumerate(complete.split(b"\n") if complete else [], 1):
         state = check_seal(line)
         sealed |= state is True
+        unsealed = unsealed or (number if state is None else 0)
+        if sealed and unsealed:  # one writer seals all its lines: that one's checksum was hit
+            raise SO8TError(_("%(path)s:%(line)d is damaged.") % {"path": run.events.name, "line": unsealed})
         record = None
-        if state is not False and not (state is None and sealed):
+        if state is not False:
             try:
                 record = json.loads(line)
                 seq = int(record["seq"])

@@ -211,6 +211,16 @@ class TrainingConfig(Section):
             "sees another. A forward pass then holds more rows than the batch says."
         ),
     )
+    recorded_passes: Literal["off", "auto", "on"] = setting(
+        "off",
+        N_("Record passes"),
+        N_(
+            "On a card, a pass is recorded once for each padded length and replayed by one call (CUDA "
+            "graphs): faster where launching takes longer than computing, as with short rows on a fast "
+            "card. auto times a pass and decides. Not with packed rows or offloaded activations."
+        ),
+        advanced=True,
+    )
     evaluate_every: int | None = setting(
         None,
         N_("Evaluate every"),

@@ -28,6 +28,15 @@ def runs_lean(config: Config, geometry: ModelGeometry) -> bool:
     )
 
 
+def may_record(config: Config) -> bool:
+    """Whether passes may be recorded on a card (`so8t_engine.training.recorded`): gradients stay then."""
+    return (
+        config.training.recorded_passes != "off"
+        and not config.training.packing
+        and not config.memory.offload_activations
+    )
+
+
 def _linear(config: Config, linear: Linear, adapted: set[str]) -> LinearShape:
     rank = config.lora.r if linear.name in adapted else 0
     return LinearShape(linear.name, linear.inputs, linear.outputs, rank, config.model.quantization)
@@ -58,7 +67,8 @@ def step_shape(config: Config, geometry: ModelGeometry, *, compute: int, flash: 
         vocabulary=geometry.vocabulary,
         chunk=config.memory.loss_chunk if config.memory.loss_path == "chunked" else 2**31,
         gate_final=config.so8t.gate_final,
-        accumulated=config.training.accumulation > 1, lora_per_layer=gradients,
+        accumulated=config.training.accumulation > 1 or (flash and may_record(config)),
+        lora_per_layer=gradients,
     )  # fmt: skip
 
 
@@ -79,7 +89,9 @@ def lean_phases(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: 
     phases = {}
     moment = training_moment(shape)
     held = always.gradients if shape.accumulated else 0
-    phases["step"] = _phase(moment.name, base, moment.terms, held, moment.kept)
+    # Gradients that are made anew with each step, and the optimizer's roots.
+    apart = (0 if cpu or shape.accumulated else always.small_gradients) + (0 if cpu else always.small_update)
+    phases["step"] = replace(_phase(moment.name, base, moment.terms, held, moment.kept), apart=apart)
     update = always.gradients + always.update
     if sum(base.values()) + update > phases["step"].bytes:
         phases["step"] = _phase("optimizer", base, {"gradients": update}, 0)

@@ -16,6 +16,9 @@ from so8t_engine.config import Config
 from so8t_engine.files import write_atomically
 from so8t_engine.memory.geometry import ModelGeometry
 
+_TRAINING = {
+    "batch_size", "accumulation", "optimizer", "gradient_checkpointing", "packing", "recorded_passes",
+}  # fmt: skip
 #: Phases whose peaks a probe tells apart, in the order of a run.
 PHASES = ("loading", "evaluation", "step", "save")
 
@@ -92,9 +95,7 @@ def memory_digest(config: Config, geometry: ModelGeometry, device: str) -> str:
         "lora": config.lora.model_dump(mode="json"),
         "so8t": config.so8t.model_dump(mode="json"),
         "memory": config.memory.model_dump(mode="json"),
-        "training": config.training.model_dump(
-            mode="json", include={"batch_size", "accumulation", "optimizer", "gradient_checkpointing"}
-        ),
+        "training": config.training.model_dump(mode="json", include=_TRAINING),
         "device": device,
         "versions": _versions(),
     }

@@ -13,6 +13,8 @@ from so8t_engine.memory.tape import rounded
 
 MIB = 1024**2
 F32 = 4
+#: PyTorch's caching allocator serves requests up to this size from segments of their own (kSmallSize).
+SMALL = MIB
 #: bitsandbytes keeps the state of smaller tensors in 32 bits, and pages that of larger ones (optimizer.py).
 MIN_8BIT, MIN_PAGED = 4096, 100_000
 
@@ -25,11 +27,15 @@ class Resident:
         terms: by name; ``optimizer_paged`` lies outside the allocator.
         gradients: float32 gradients of everything that learns, which exist between two passes.
         update: what the optimizer needs besides for a moment.
+        small_gradients, small_update: their part in tensors of at most `SMALL` bytes, for which the allocator
+            keeps segments apart: they take no room that larger tensors left.
     """
 
     terms: dict[str, int]
     gradients: int
     update: int
+    small_gradients: int
+    small_update: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,14 @@ class Phase:
     Attributes:
         moment: where in the phase that is. terms: they add up to `bytes`.
         short_lived: the part that comes and goes within a step. kept: activations that are not recomputed.
+        apart: small tensors of other moments, whose segments are there all the same.
     """
 
     moment: str
     terms: dict[str, int]
     short_lived: int
     kept: int = 0
+    apart: int = 0
 
     @property
     def bytes(self) -> int:
@@ -124,5 +132,6 @@ def resident(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: int
         "so8t": so8t,
     }
     # torch's AdamW takes the root of all second moments of a group at once.
-    update = lora if config.training.optimizer == "adamw" else 0
-    return Resident(terms, lora + so8t, update)
+    roots = config.training.optimizer == "adamw"
+    small = geometry.layers * sum(rounded(size * F32) for size in adapters if size * F32 <= SMALL)
+    return Resident(terms, lora + so8t, lora if roots else 0, small + so8t, small if roots else 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from so8t_engine.config import Config
 from so8t_engine.config.training import SO8TConfig
 from so8t_engine.data.packed import ROW_INDEX
+from so8t_engine.model.gradients import FlatGradients
 from so8t_engine.model.lean.body import LeanBody, why_not_lean
 from so8t_engine.model.lean.loss import linear_cross_entropy
 from so8t_engine.model.packed import PackedRows, use_packed_attention
@@ -68,6 +69,30 @@ class StepTotals:
             micro_batches=len(batches),
         )
 
+    def divisors(self) -> Divisors:
+        """What a micro-batch's sums are divided by."""
+        return Divisors(
+            max(self.tokens, 1), self.rows, max(self.task_rows, 1), max(self.safety_rows, 1),
+            self.micro_batches, self.task_rows > 0, self.safety_rows > 0,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Divisors:
+    """`StepTotals`, none of them 0: numbers, or 0-dim tensors where a pass is recorded and replayed.
+
+    Attributes:
+        task, safety: whether the step has such a term.
+    """
+
+    tokens: float | Tensor
+    rows: float | Tensor
+    task_rows: float | Tensor
+    safety_rows: float | Tensor
+    micro_batches: float | Tensor
+    task: bool
+    safety: bool
+
 
 @dataclass(frozen=True, slots=True)
 class LossReport:
@@ -77,7 +102,7 @@ class LossReport:
     terms: dict[str, tuple[Tensor, Tensor]]
 
 
-def loss_weights(config: SO8TConfig, pet: float) -> LossWeights:
+def loss_weights(config: SO8TConfig, pet: float | Tensor) -> LossWeights:
     """The specification's weights from the configuration, with PET's λ at the current step."""
     return LossWeights(
         lm=config.lm_weight,
@@ -153,6 +178,9 @@ class SO8TModel(nn.Module):
         memory = config.memory
         self.loss_chunk = memory.loss_chunk if memory.loss_path == "chunked" else 2**31
         self.checkpointing = self._reentrant = False
+        #: Set by a trainer: where gradients stay, and what gives memory back before an evaluation.
+        self.gradients: FlatGradients | None = None
+        self.before_evaluation: Callable[[], None] | None = None
         self.lean = self._lean_body(config)
         self._rows_apart = (
             self.lean is None
@@ -203,7 +231,17 @@ class SO8TModel(nn.Module):
         super().train(mode)
         if hasattr(self, "_layer_gates"):
             self._layer_gates.use(None)
+        if not mode and getattr(self, "before_evaluation", None) is not None:
+            assert self.before_evaluation is not None
+            self.before_evaluation()
         return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients; those of one buffer stay where they are."""
+        if self.gradients is None:
+            super().zero_grad(set_to_none)
+        else:
+            self.gradients.zero()
 
     def hidden_states(
         self,
@@ -211,11 +249,12 @@ class SO8TModel(nn.Module):
         attention_mask_NT: Tensor,
         rotations: Rotations | None = None,
         packed: PackedRows | None = None,
+        seeds_L: Tensor | None = None,
     ) -> Tensor:
         """The body's final hidden states (N, T, H), before the gate in front of the LM head.
 
         Gates inside layers act with ``rotations``, or with the adapter's current ones when None. Padding is
-        on the right. Where rows are ``packed``, each sees itself alone.
+        on the right. Where rows are ``packed``, each sees itself alone. ``seeds_L``: see `LeanBody.forward`.
         """
         if self.lean is not None:
             matrix_B88 = g = None
@@ -223,8 +262,9 @@ class SO8TModel(nn.Module):
                 matrix_B88 = self.so8t.gate_matrix(rotations or self.so8t.current_rotations())
                 g = self.so8t.gate.detach()
             return self.lean.forward(
-                input_ids_NT, training=self.training, matrix_B88=matrix_B88, g=g, packed=packed
-            )
+                input_ids_NT, training=self.training, matrix_B88=matrix_B88, g=g, packed=packed,
+                seeds_L=seeds_L,
+            )  # fmt: skip
         if self.placement.layers:
             # A reentrant region runs its own backward pass through all it used: what several regions
             # shared would be gone after the first. There each hook builds its rotations.
@@ -243,14 +283,20 @@ class SO8TModel(nn.Module):
         logits_tV: Tensor = head(hidden_tH.to(head.weight.dtype))
         return logits_tV
 
-    def lm_loss(self, gated_NTH: Tensor, labels_NT: Tensor) -> tuple[Tensor, Tensor]:
+    def lm_loss(
+        self, gated_NTH: Tensor, labels_NT: Tensor, *, all_positions: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy over labelled tokens, and their number.
 
-        Only positions whose next token is labelled reach the LM head: a prompt costs no logits.
+        Only positions whose next token is labelled reach the LM head: a prompt costs no logits. With
+        ``all_positions`` all do, and nobody has to know how many are labelled.
         """
         next_NT = labels_NT[:, 1:]
         labelled = next_NT != IGNORE
-        hidden_tH, wanted_t = gated_NTH[:, :-1][labelled], next_NT[labelled]
+        if all_positions:
+            hidden_tH, wanted_t = gated_NTH[:, :-1].flatten(0, 1), next_NT.flatten()
+        else:
+            hidden_tH, wanted_t = gated_NTH[:, :-1][labelled], next_NT[labelled]
         head = self.causal_lm.lm_head
         plain_head = type(head) is nn.Linear and getattr(head, "bias", None) is None
         if self.lean is not None and plain_head:
@@ -266,9 +312,10 @@ class SO8TModel(nn.Module):
         hidden_NTH = self._body(batch, rotations)
         return hidden_NTH, self._read(hidden_NTH, batch, rotations)
 
-    def _body(self, batch: Batch, rotations: Rotations) -> Tensor:
+    def _body(self, batch: Batch, rotations: Rotations, seeds_L: Tensor | None = None) -> Tensor:
         packed = PackedRows.of(batch, self.settings.data.max_length)
-        return self.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"], rotations, packed)
+        ids_NT, mask_NT = batch["input_ids_NT"], batch["attention_mask_NT"]
+        return self.hidden_states(ids_NT, mask_NT, rotations, packed, seeds_L)
 
     def _read(self, hidden_NTH: Tensor, batch: Batch, rotations: Rotations) -> AdapterOutput:
         out: AdapterOutput = self.so8t(
@@ -302,51 +349,57 @@ class SO8TModel(nn.Module):
     def forward(
         self,
         batch: Batch,
-        totals: StepTotals,
+        totals: StepTotals | Divisors,
         *,
-        alpha_target: float,
-        pet_weight: float,
+        alpha_target: float | Tensor,
+        pet_weight: float | Tensor,
+        seeds_L: Tensor | None = None,
     ) -> LossReport:
         """This micro-batch's share of the optimizer step's loss.
 
         Shares add up to the loss of the whole step, however it is cut into micro-batches: the LM term is
         a mean over the step's response tokens, head terms over its labelled rows, consistency and PET
         over its rows, and terms without rows (α, commutator) are divided by the number of micro-batches.
+
+        With `Divisors` of tensors and ``seeds_L`` (of the layers' dropout) nothing depends on a number of
+        the host, and the card is asked nothing: such a pass can be recorded.
         """
         settings = self.settings.so8t
+        step = totals.divisors() if isinstance(totals, StepTotals) else totals
         rotations = self.so8t.build_rotations()
-        hidden_NTH = self._body(batch, rotations)
+        hidden_NTH = self._body(batch, rotations, seeds_L)
         out = self._read(hidden_NTH, batch, rotations)
-        lm_sum, _count = self.lm_loss(out.hidden_NTH, batch["labels_NT"])
+        recorded = isinstance(step.tokens, Tensor)
+        lm_sum, _count = self.lm_loss(out.hidden_NTH, batch["labels_NT"], all_positions=recorded)
         task_N, safety_N = batch["task_N"], batch["safety_N"]
-        rows = len(task_N) / totals.rows
-        task_rows = (task_N != IGNORE).sum() / max(totals.task_rows, 1)
-        safety_rows = (safety_N != IGNORE).sum() / max(totals.safety_rows, 1)
+        rows = len(task_N) / step.rows
+        task_rows = (task_N != IGNORE).sum() / step.task_rows
+        safety_rows = (safety_N != IGNORE).sum() / step.safety_rows
         weights = loss_weights(settings, pet_weight)
         terms: dict[str, Tensor | None] = {
-            "lm": lm_sum / max(totals.tokens, 1),
+            "lm": lm_sum / step.tokens,
             "consistency": rows
             * consistency_loss(out.safety_logits_N2, out.task_logits_N4, out.dual_logits_N22),
             "pet": rows * self._pet(hidden_NTH, batch),
         }
-        if totals.safety_rows:
+        if step.safety:
             terms["safety"] = safety_rows * head_cross_entropy(out.safety_logits_N2, safety_N)
             terms["dual"] = safety_rows * dual_cross_entropy(out.dual_logits_N22, safety_N)
-        if totals.task_rows:
+        if step.task:
             terms["task"] = task_rows * focal_cross_entropy(
                 out.task_logits_N4, task_N, weights.focal_gamma, weights.task_class_weights
             )
         if self.so8t.gate_learned:
-            terms["alpha"] = alpha_loss(self.so8t.alpha, alpha_target) / totals.micro_batches
+            terms["alpha"] = alpha_loss(self.so8t.alpha, alpha_target) / step.micro_batches
         if settings.rotation_map == "free":
             both = (rotations.safe_B88, rotations.cmd_B88)
             terms["orthogonality"] = sum(
                 (orthogonality_loss(m) for m in both), torch.zeros((), device=hidden_NTH.device)
-            ) / (2 * totals.micro_batches)
+            ) / (2 * step.micro_batches)
         if settings.commutator_weight > 0:
             terms["commutator"] = (
                 commutator_hinge(rotations.cmd_B88, rotations.safe_B88, weights.commutator_margin)
-                / totals.micro_batches
+                / step.micro_batches
             )
         loss, report = combine(terms, weights)
         return LossReport(loss, report)

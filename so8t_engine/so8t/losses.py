@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -38,13 +39,13 @@ class LossWeights:
     task: float = 1.0
     dual: float = 0.5
     commutator: float = 0.0
-    pet: float = 0.01
+    pet: float | Tensor = 0.01
     commutator_margin: float = 0.1
     focal_gamma: float = 2.0
     task_class_weights: tuple[float, float, float, float] = (1.0, 3.0, 5.0, 5.0)
 
-    def weight_of(self, term: str) -> float:
-        """The weight of a term of `TERMS`.
+    def weight_of(self, term: str) -> float | Tensor:
+        """The weight of a term of `TERMS`; a 0-dim tensor where a pass is recorded and replayed with others.
 
         Raises:
             SO8TError: there is no such term.
@@ -54,7 +55,8 @@ class LossWeights:
                 _("There is no loss term %(term)s.") % {"term": repr(term)},
                 _("The terms are %(terms)s.") % {"terms": ", ".join(TERMS)},
             )
-        return float(getattr(self, term))
+        weight = getattr(self, term)
+        return weight if isinstance(weight, Tensor) else float(weight)
 
 
 assert set(TERMS) <= {field.name for field in fields(LossWeights)}
@@ -95,8 +97,14 @@ def focal_cross_entropy(
         # −expm1(log p) is 1 − p without cancellation; the clamp keeps the power's gradient finite at 0.
         loss_N = loss_N * (-torch.expm1(log_p_N)).clamp(min=torch.finfo(log_p_N.dtype).tiny) ** gamma
     if class_weights is not None:
-        loss_N = loss_N * log_p_N.new_tensor(class_weights)[labels]
+        loss_N = loss_N * _constants(class_weights, log_p_N.dtype, log_p_N.device)[labels]
     return _mean_over(loss_N, keep_N)
+
+
+@cache
+def _constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once: a copy from the host would make each pass wait for the card."""
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def head_cross_entropy(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
@@ -204,7 +212,7 @@ def chunked_cross_entropy(
     # split, not slices: its backward joins the pieces once instead of adding a full tensor per chunk.
     total = torch.stack(
         [
-            checkpoint(loss_sum, part, part_labels, use_reentrant=False)
+            checkpoint(loss_sum, part, part_labels, use_reentrant=False, preserve_rng_state=False)
             for part, part_labels in zip(
                 torch.split(hidden_tH, chunk), torch.split(labels_t, chunk), strict=True
             )
@@ -232,7 +240,7 @@ def combine(
             continue
         weighted = raw * weight
         report[name] = (raw.detach(), weighted.detach())
-        if weight != 0.0:
+        if isinstance(weight, Tensor) or weight != 0.0:
             parts.append(weighted)
     if not report:
         raise SO8TError(_("There is no loss term to add."), _("Give a weight above 0 to at least one term."))

@@ -67,7 +67,7 @@ def pet_loss(hidden_NTH: Tensor, mask_NT: Tensor | None = None, huber_delta: flo
         triple_NT = mask[:, 2:] & mask[:, 1:-1] & mask[:, :-2]
         energy_N = torch.stack(
             [
-                checkpoint(_energy, part, marks, use_reentrant=False)
+                checkpoint(_energy, part, marks, use_reentrant=False, preserve_rng_state=False)
                 for part, marks in zip(
                     torch.split(hidden_NTH, _CHUNK, 1), torch.split(mask, _CHUNK, 1), strict=True
                 )
@@ -84,6 +84,7 @@ def pet_loss(hidden_NTH: Tensor, mask_NT: Tensor | None = None, huber_delta: flo
                 scale_N,
                 huber_delta,
                 use_reentrant=False,
+                preserve_rng_state=False,
             )
             for start in range(0, tokens - 2, _CHUNK)
         ]

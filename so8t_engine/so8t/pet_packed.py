@@ -70,7 +70,7 @@ def packed_pet_loss(
         ).sum(0)
         energy_R = torch.stack(
             [
-                checkpoint(_energy, part, row, rows, use_reentrant=False)
+                checkpoint(_energy, part, row, rows, use_reentrant=False, preserve_rng_state=False)
                 for part, row in zip(torch.split(hidden_TH, _CHUNK), torch.split(row_T, _CHUNK), strict=True)
             ]
         ).sum(0)
@@ -88,6 +88,7 @@ def packed_pet_loss(
                 huber_delta,
                 rows,
                 use_reentrant=False,
+                preserve_rng_state=False,
             )
             for start in range(0, tokens - 2, _CHUNK)
         ]

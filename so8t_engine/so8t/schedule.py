@@ -165,6 +165,11 @@ def pet_weight_at(
     return float(weights[_part_at(step, total_steps, fractions)])
 
 
+def pet_phase_at(step: int, total_steps: int, fractions: Sequence[float] = (0.2, 0.4, 0.4)) -> int:
+    """The index of PET's phase at ``step``; see `pet_weight_at`."""
+    return _part_at(step, total_steps, fractions)
+
+
 def _part_at(step: int, total_steps: int, fractions: Sequence[float]) -> int:
     """The index of the part of the run that holds ``step``."""
     _check_total(total_steps)

@@ -55,13 +55,15 @@ def parameter_groups(model: SO8TModel, config: Config) -> list[dict[str, Any]]:
 def make_optimizer(model: SO8TModel, config: Config) -> torch.optim.Optimizer:
     """AdamW of the configured kind. SO8T's own parameters keep 32-bit moments in every kind."""
     groups = parameter_groups(model, config)
+    on_card = model.so8t.theta_safe.device.type == "cuda"
     if config.training.optimizer == "adamw":
         return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
     import bitsandbytes as bnb
 
-    on_card = model.so8t.theta_safe.device.type == "cuda"
     paged = config.training.optimizer == "paged_adamw_8bit" and on_card
     manager = bnb.optim.GlobalOptimManager.get_instance()
+    # It knows parameters by id(), which Python gives to others once a run is gone.
+    manager.initialize()
     for parameter in model.so8t.parameters():
         manager.register_parameters([parameter])
         manager.override_config(parameter, "optim_bits", 32)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from so8t_engine.config import Config, parse_config
 from so8t_engine.errors import ConfigError, RunError
 from so8t_engine.i18n import _
@@ -11,11 +9,8 @@ from so8t_engine.training.checkpoint import checkpoints
 from so8t_engine.training.checkpoint_state import Loaded, foreign, load_checkpoint
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import CheckpointEvent, WarningEvent
-from so8t_engine.training.run_config import CONFIG
+from so8t_engine.training.run_config import CONFIG, FREE, flat
 from so8t_engine.training.run_directory import RunDirectory
-
-#: Sections that may be changed between two parts of a run; a change of another one makes another run.
-FREE = ("name", "run", "checkpoints", "memory")
 
 
 def starting_point(run: RunDirectory, config: Config, control: RunControl) -> Loaded | None:
@@ -61,22 +56,12 @@ def check_rows(loaded: Loaded, digest: str) -> None:
         )
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def _check_config(loaded: Loaded, config: Config, control: RunControl) -> None:
     try:
-        then = _flat(parse_config(loaded.config, name=CONFIG).model_dump(mode="json"))
+        then = flat(parse_config(loaded.config, name=CONFIG).model_dump(mode="json"))
     except ConfigError as error:
         raise foreign(loaded.path, error.sentence) from error
-    now = _flat(config.model_dump(mode="json"))
+    now = flat(config.model_dump(mode="json"))
     for name in sorted(now):
         if now[name] == then.get(name):
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -24,6 +25,7 @@ from so8t_engine.config import Config
 from so8t_engine.data.packed import PackedCollator
 from so8t_engine.data.tokenize import Collator, Encoded
 from so8t_engine.i18n import _
+from so8t_engine.model.gradients import FlatGradients
 from so8t_engine.model.so8t_model import LossReport, SO8TModel, StepTotals
 from so8t_engine.so8t.schedule import GateSchedule, pet_weight_at
 from so8t_engine.training.arguments import training_arguments
@@ -49,10 +51,13 @@ from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.optimizer import make_optimizer, make_scheduler
 from so8t_engine.training.optimizer_state import capture_optimizer, plain, restore_optimizer
 from so8t_engine.training.packing import PackedBatches
+from so8t_engine.training.recorded import RecordedPasses
 from so8t_engine.training.recovery import Recovery, release_memory
 from so8t_engine.training.run_config import CONFIG
 from so8t_engine.training.shares import IDLE, RankBatches, ShareCollator
 from so8t_engine.training.world import World
+
+log = logging.getLogger(__name__)
 
 
 class SO8TTrainer(Trainer):  # type: ignore[misc]
@@ -117,6 +122,9 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
             data_collator=collate if self.shares is None else ShareCollator(collate),
             callbacks=[Boundary(self)],
         )
+        self.recorded = _recorded(model, config, collate.pad_token_id, self.world)
+        if self.recorded is not None:
+            model.before_evaluation = self.recorded.release
         # It prints on standard output, which belongs to --json.
         self.remove_callback(PrinterCallback)
         # Losses are already shares of the whole step (StepTotals): Trainer must not divide them again.
@@ -131,7 +139,8 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
             batch_sampler=self.shares or self.batches,
             collate_fn=self.data_collator,
         )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        # Batches stay on the host, where they are counted and cut, until their pass.
+        prepared: DataLoader[Any] = self.accelerator.prepare_data_loader(loader, device_placement=False)
         return prepared
 
     def get_batch_samples(
@@ -168,18 +177,20 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
     ) -> Tensor:
         """One micro-batch. If memory runs out, the step so far is repeated in smaller pieces."""
         self._started += 1
-        todo = [inputs]
+        todo, clear = [inputs], self._started == 1
         while True:
             loss = torch.zeros((), device=self.args.device)
             try:
                 for batch in todo:
                     for piece in self._pieces(batch):
-                        loss = loss + super().training_step(model, piece, num_items_in_batch)
+                        loss = loss + self._pass(model, piece, num_items_in_batch, clear)
+                        clear = False
             except torch.OutOfMemoryError as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
             else:
                 break
             self._make_room(model, reason)
+            clear = True
             todo = self._step_batches[: self._started]
         if len(todo) > 1:  # the earlier micro-batches were counted when they were done the first time
             loss = loss - self._returned
@@ -187,6 +198,38 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         if self._started == len(self._step_batches):
             self._join_gradients()
         return loss
+
+    def _pass(
+        self,
+        model: torch.nn.Module,
+        piece: dict[str, Tensor],
+        num_items_in_batch: Tensor | int | None,
+        clear: bool,
+    ) -> Tensor:
+        """Forward and backward, from a recording where there is one. ``clear``: the gradients are 0."""
+        if self.recorded is None:
+            return self._ordinary(model, piece, num_items_in_batch)
+        if not model.training:
+            model.train()
+        report = self.recorded.replay(piece, self._totals, *self._targets(), gradients_are_zero=clear)
+        if report is None:
+            return self.recorded.timed(lambda: self._ordinary(model, piece, num_items_in_batch))
+        self.observer.add(report)
+        return report.loss
+
+    def _ordinary(
+        self, model: torch.nn.Module, piece: dict[str, Tensor], num_items_in_batch: Tensor | int | None
+    ) -> Tensor:
+        loss: Tensor = super().training_step(model, piece, num_items_in_batch)
+        return loss
+
+    def _targets(self) -> tuple[float, float]:
+        """α's target and PET's weight at this step."""
+        step, total = self.state.global_step, self.state.max_steps
+        assert self.schedule is not None
+        so8t = self.settings.so8t
+        pet = pet_weight_at(step, total, so8t.pet_weights, so8t.pet_fractions)
+        return self.schedule.alpha_at(step + 1, total), pet
 
     def _join_gradients(self) -> None:
         """The step's last pass is done here: sum gradients and terms over all processes."""
@@ -202,6 +245,8 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         terms.unpack(self.world.reduce(list(self.so8t_model.trainable().values()), shares))
 
     def _make_room(self, model: torch.nn.Module, reason: str) -> None:
+        if self.recorded is not None:
+            self.recorded.release()
         model.zero_grad(set_to_none=True)
         self.observer.repeat_step()
         release_memory()
@@ -230,15 +275,8 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor:
-        step, total = self.state.global_step, self.state.max_steps
-        assert self.schedule is not None
-        settings = self.settings.so8t
-        report: LossReport = model(
-            inputs,
-            self._totals,
-            alpha_target=self.schedule.alpha_at(step + 1, total),
-            pet_weight=pet_weight_at(step, total, settings.pet_weights, settings.pet_fractions),
-        )
+        alpha_target, pet_weight = self._targets()
+        report: LossReport = model(inputs, self._totals, alpha_target=alpha_target, pet_weight=pet_weight)
         self.observer.add(report)
         return report.loss
 
@@ -362,6 +400,21 @@ def _batches(config: Config, lengths: list[int]) -> EpochBatches | PackedBatches
     if training.packing:
         return PackedBatches(lengths, training.batch_size * config.data.max_length, training.seed)
     return EpochBatches(lengths, training.batch_size, training.seed, training.length_grouping)
+
+
+def _recorded(model: SO8TModel, config: Config, pad_token_id: int, world: World) -> RecordedPasses | None:
+    """None where passes run as usual; otherwise the model's gradients are put into one buffer."""
+    if config.training.recorded_passes == "off":
+        return None
+    reason = "several processes share a step" if world.size > 1 else RecordedPasses.impossible(model, config)
+    model.gradients = None if reason else FlatGradients.for_training(list(model.trainable().values()))
+    if model.gradients is None:
+        log.warning("passes are not recorded: %s", reason or "the gradients are of several kinds")
+        return None
+    return RecordedPasses(
+        model, config.data.max_length, pad_token_id, limit=config.memory.limit_gib * 2**30,
+        always=config.training.recorded_passes == "on",
+    )  # fmt: skip
 
 
 def seed_everything(seed: int) -> None:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,6 +70,9 @@ class World:
         if size == 1 or dist.is_initialized():
             return cls()
         rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
+        if os.environ.get("LOCAL_WORLD_SIZE") == str(size) and Path("/sys/class/net/lo").exists():
+            # All on this computer, whose name need not resolve to an address.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         dist.init_process_group("gloo", timeout=_PATIENCE)
         for name in [
             n for n in os.environ if n in _LAUNCHER or n.startswith(("ACCELERATE_", "TORCHELASTIC_"))

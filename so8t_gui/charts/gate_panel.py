@@ -1,6 +1,8 @@
-"""The α gate: where it is, where it should be, φ, and g = σ(α)."""
+"""The α gate: where it is, where it should be, φ, and g = σ(α); and PET beside it."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
@@ -11,6 +13,7 @@ from so8t_gui import theme
 from so8t_gui.charts.chart_link import ChartLink
 from so8t_gui.charts.chart_menu import ChartMenu
 from so8t_gui.charts.line_chart import MISSING_TEXT, LineChart, Series
+from so8t_gui.charts.pet_chart import PetChart
 from so8t_gui.models.arrival import predicted_arrival
 from so8t_gui.models.names import PHASES, shown
 from so8t_gui.models.run_model import RunModel
@@ -70,7 +73,8 @@ class GatePanel(QWidget):
         self.g.set_series([Series("g", "g", theme.current().series[2])])
         self.distance = LineChart(_("Distance |α − target|"), log=True, robust=False)
         self.distance.set_series([Series("distance", _("distance"), theme.current().series[0])])
-        self.charts = [self.alpha, self.distance, self.g]
+        self.pet = PetChart()
+        self.charts: list[LineChart] = [self.alpha, self.distance, self.g, self.pet]
         for chart in self.charts:
             ChartMenu(chart)
         self.link = ChartLink(self.charts, self)
@@ -90,14 +94,20 @@ class GatePanel(QWidget):
         layout.addLayout(words)
         layout.addWidget(self.alpha, 3)
         layout.addWidget(self.distance, 2)
-        layout.addWidget(self.g, 2)
+        # Four below each other leave no room for their axes in a small window.
+        below = QHBoxLayout()
+        below.setSpacing(8)
+        below.addWidget(self.g, 1)
+        below.addWidget(self.pet, 1)
+        layout.addLayout(below, 2)
 
-    def draw(self, model: RunModel) -> None:
-        """Draw what the model holds."""
+    def draw(self, model: RunModel, folder: Path | None = None) -> None:
+        """Draw what the model holds; ``folder`` is the run's."""
         update_alpha_chart(self.alpha, model)
         for chart in self.charts:
             chart.set_marks(model.marks)
         self.g.draw(model.gate)
+        self.pet.show_run(model, folder)
         self.distance.set_note(arrival_note(model))
         self.distance.draw(model.gate)
         name = "good" if model.converged_at is not None else ""

@@ -10,7 +10,6 @@ from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QMenu, QPushButton, QWidge
 
 from so8t_engine.config import preset_paths
 from so8t_engine.i18n import _
-from so8t_gui.forms import colours
 from so8t_gui.forms.check_box import CheckBox
 
 
@@ -47,10 +46,12 @@ class SettingsToolbar(QWidget):
         self.save.setToolTip(_("Write these settings to a YAML file"))
         self.save.clicked.connect(self.save_clicked)
         self.search = QLineEdit()
-        self.search.setPlaceholderText(_("Search settings (Ctrl+F)"))
+        self.search.setPlaceholderText(_("Search (Ctrl+F)"))
         self.search.setAccessibleName(_("Search settings"))
         self.search.setClearButtonEnabled(True)
-        self.search.setMinimumWidth(colours.wanted_width(self, 14))
+        hint = self.search.fontMetrics().horizontalAdvance(self.search.placeholderText())
+        # Room for the hint, the field's own edges and the button that clears it.
+        self.search.setMinimumWidth(hint + 48)
         self.search.textChanged.connect(self.search_changed)
         self.all = CheckBox(_("All settings"))
         self.all.setToolTip(_("Also show settings that seldom need a change"))

@@ -24,12 +24,14 @@ from so8t_engine.history import bin as recycle_bin
 from so8t_engine.history.index import IndexedRun
 from so8t_engine.history.notes import RunNotes
 from so8t_engine.i18n import _
+from so8t_engine.training.states import State
 from so8t_gui.forms.check_box import CheckBox
 from so8t_gui.queue_controller import QueueController
 from so8t_gui.widgets.message_bar import MessageBar
 from so8t_gui.widgets.notes_card import NotesCard
 from so8t_gui.widgets.queue_panel import QueuePanel
 from so8t_gui.widgets.run_table import RunTable, RunTableView
+from so8t_gui.widgets.upload_dialog import UploadDialog
 
 
 class RunList(QWidget):
@@ -250,6 +252,7 @@ class RunList(QWidget):
                 lambda: self._set_archived(not archived),
                 chosen,
             ),
+            (_("Up&load…"), self._upload, [run for run in chosen if _finished(run) and len(chosen) == 1]),
             (_("&Delete"), self.delete_selected, chosen),
         ):
             action = menu.addAction(text)
@@ -259,6 +262,13 @@ class RunList(QWidget):
         empty = menu.addAction(_("&Remove %(count)d deleted runs for good") % {"count": count})
         empty.setEnabled(count > 0)
         empty.triggered.connect(lambda _on=False: self._empty_bin())
+
+    def _upload(self) -> None:
+        run = self.selected()
+        if run is not None:
+            dialog = UploadDialog(run.summary.path, self)
+            dialog.finished.connect(dialog.deleteLater)
+            dialog.open()
 
     def _set_pinned(self, pinned: bool) -> None:
         for run in self.table.chosen():
@@ -319,3 +329,7 @@ class RunList(QWidget):
             "good", _("Removed for good; %(size).1f GiB are free again.") % {"size": freed / 2**30}
         )
         self._on_selected()
+
+
+def _finished(run: IndexedRun) -> bool:
+    return run.summary.state is State.FINISHED

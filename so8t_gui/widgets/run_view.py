@@ -224,7 +224,7 @@ class RunView(QWidget):
         if index == 0:
             yield from self.overview.parts(self.model)
         elif index == 1:
-            yield lambda: self.gate.draw(self.model)
+            yield lambda: self.gate.draw(self.model, self.folder)
             yield lambda: self.rotations.draw(self.model, self.folder)
         elif index == 2:
             yield lambda: self.evaluation.draw(self.model)

@@ -2,8 +2,10 @@
 
 ``python tests/benchmarks/bench_preprocess.py --rows 1000000`` makes the rows on the spot (English and
 Japanese words from the embedded rows, lengths from 20 to 900 characters), plants near-duplicates and
-likenesses below
-the threshold, runs the step on all cores, and prints one JSON object.
+likenesses below the threshold, runs the step on all cores, and prints one JSON object.
+
+``--decide ROWS`` leaves the cleaning out: it makes the files that cleaning leaves, of random signatures,
+and measures what is held in memory while duplicates and splits are decided: all that grows with the rows.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 
@@ -26,9 +29,12 @@ from so8t_engine.data.reader import read_rows
 from so8t_engine.data.similarity import similarity
 from so8t_engine.pipeline.collect.records import PartWriter, Record
 from so8t_engine.pipeline.context import StepContext
+from so8t_engine.pipeline.preprocess.chunks import META, chunk_files
+from so8t_engine.pipeline.preprocess.duplicates import find_duplicates
 from so8t_engine.pipeline.preprocess.run import preprocess
 from so8t_engine.pipeline.preprocess.settings import PreprocessSettings
-from so8t_engine.pipeline.store import MANIFEST
+from so8t_engine.pipeline.preprocess.splits import assign
+from so8t_engine.pipeline.store import MANIFEST, content_digest, sha256_file
 
 #: Part of the rows that repeat an earlier row with a few words changed.
 PLANTED = 0.05
@@ -120,7 +126,7 @@ class Memory:
         return self.samples
 
 
-def measure(rows: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
+def measure(rows: int, workers: int, seed: int, folder: Path, dask: str = "") -> dict[str, Any]:
     """Make, run, compare."""
     collected = folder / "collect"
     began = time.monotonic()
@@ -130,7 +136,16 @@ def measure(rows: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
     output.mkdir()
     scratch.mkdir()
     context = StepContext(
-        output, scratch, {"collect": collected}, {}, folder, seed, workers, lambda _event: None, lambda: False
+        output,
+        scratch,
+        {"collect": collected},
+        {},
+        folder,
+        seed,
+        workers,
+        lambda _event: None,
+        lambda: False,
+        dask=dask,
     )
     memory = Memory()
     processor = time.process_time()
@@ -154,6 +169,10 @@ def measure(rows: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
     return {
         "rows": rows,
         "workers": workers,
+        "dask": dask,
+        "digest": content_digest(
+            {path.name: {"sha256": sha256_file(path)} for path in sorted(output.glob("*.parquet"))}, ()
+        )[:16],
         "made_s": round(made, 1),
         "seconds": round(seconds, 1),
         "rows_per_s": round(rows / seconds),
@@ -173,15 +192,65 @@ def measure(rows: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def decide(rows: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Duplicates and splits of ``rows`` rows, of which one in fifty repeats another."""
+    rng = np.random.default_rng(seed)
+    part = 50_000
+    counts = [min(part, rows - at) for at in range(0, rows, part)]
+    metas = []
+    for number, count in enumerate(counts):
+        files = chunk_files(folder, number)
+        keys = rng.integers(0, 2**63, (32, count), np.uint64)
+        sketches = rng.integers(0, 256, (count, 128), np.uint8)
+        names = [f"row {number * part + n}" for n in range(count)]
+        for n in range(49, count, 50):
+            keys[:, n], sketches[n], names[n] = keys[:, n - 7], sketches[n - 7], names[n - 7]
+        meta = np.zeros(count, META)
+        meta["document"] = rng.integers(0, 2**63, count, np.uint64)
+        meta["task"], meta["stratum"] = -1, rng.integers(0, 8, count)
+        metas.append(meta)
+        np.save(files["keys"], keys)
+        np.save(files["sketch"], sketches)
+        np.save(files["offsets"], np.cumsum([0, *(len(name) + 1 for name in names)], dtype=np.int64))
+        files["text"].write_text("".join(f"{name}\0" for name in names))
+    del keys, sketches, names
+    starts = tuple(np.cumsum([0, *counts]).tolist())
+    whole = np.concatenate(metas)
+    del metas
+    memory, began = Memory(), time.monotonic()
+    found = find_duplicates(
+        folder, starts, whole["task"], whole["document"], 0.8, workers, lambda: None, lambda *_told: None
+    )
+    compared = time.monotonic() - began
+    splits = assign(found.groups, whole["stratum"], ~found.dropped, (0.8, 0.1, 0.1), seed)
+    seconds = time.monotonic() - began
+    peak = max(size for _t, size in memory.close())
+    return {
+        "rows": rows,
+        "compared_s": round(compared, 1),
+        "split_s": round(seconds - compared, 1),
+        "memory_peak_mb": round(peak / 1e6),
+        "bytes_a_row": round(peak / rows, 1),
+        "planted": sum(len(range(49, count, 50)) for count in counts),
+        "dropped": int(found.dropped.sum()),
+        "split": np.bincount(splits + 1, minlength=4).tolist(),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=psutil.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dask", default="", help="local, or the address of a scheduler")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--decide", type=int, default=0, metavar="ROWS")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        found = measure(options.rows, options.workers, options.seed, Path(folder))
+        if options.decide:
+            found = decide(options.decide, options.workers, options.seed, Path(folder))
+        else:
+            found = measure(options.rows, options.workers, options.seed, Path(folder), options.dask)
     print(json.dumps(found, indent=1))  # noqa: T201
 
 

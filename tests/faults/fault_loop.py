@@ -236,7 +236,10 @@ def event_loop(config: Config, folder: Path, stride: int, counts: Counter[str]) 
                 for done in range(1, 4):
                     writer.write(ProgressEvent(what="while", done=done, of=None))
                     seen = [event.seq for event in run.read_events()] if kind != "error" else []
-                    assert seen == list(range(1, len(seen) + 1))
+                    if kind == "lying":  # what the disk dropped is missing in the middle, too
+                        assert seen == sorted(set(seen))
+                    else:
+                        assert seen == list(range(1, len(seen) + 1))
             writer.write(ProgressEvent(what="after", done=4, of=None))
             writer.close()
             numbers = [event.seq for event in run.read_events()]

@@ -71,8 +71,19 @@ def to_the_end(config: Path, overrides: list[str]) -> dict[str, Any]:
     return result
 
 
-def measure(config: Path, overrides: list[str], kills: int, folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Undisturbed, then killed ``kills`` times in each step, at a random report of its progress."""
+def measure(
+    config: Path,
+    overrides: list[str],
+    kills: int,
+    folder: Path,
+    seed: int = 0,
+    progress: tuple[int, ...] = (0, 0, 1, 2),
+    only: str | None = None,
+) -> dict[str, Any]:
+    """Undisturbed, then killed ``kills`` times in each step, at a random one of its reports ``progress``.
+
+    ``only``: the one step that is killed.
+    """
     rng = random.Random(seed)
     # One place for both: soul files name their rows by path.
     place = [*overrides, f"directory={folder / 'p'}"]
@@ -84,10 +95,10 @@ def measure(config: Path, overrides: list[str], kills: int, folder: Path, seed: 
     pipeline.work.rename(folder / "whole")
     steps = [name for name, step in whole["steps"].items() if step["status"] == "done"]
     killed: dict[str, int] = {}
-    for name in steps:
+    for name in steps if only is None else [only]:
         for _kill in range(kills):
             child = start(config, place)
-            if kill_in(child, pipeline.work, name, rng.choice([0, 0, 1, 2]), 900.0):
+            if kill_in(child, pipeline.work, name, rng.choice(progress), 900.0):
                 killed[name] = killed.get(name, 0) + 1
     result = to_the_end(config, place)
     again = time.monotonic()

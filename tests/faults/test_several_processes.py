@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from so8t_engine.config import Config
 from so8t_engine.training.batches import EpochBatches
-from so8t_engine.training.events import EndEvent, ErrorEvent, Event, InfoEvent, StateEvent, StepEvent
+from so8t_engine.training.events import (
+    EndEvent,
+    ErrorEvent,
+    Event,
+    InfoEvent,
+    StateEvent,
+    StepEvent,
+    WarningEvent,
+)
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.shares import RankBatches, passes_of, share_of
 from so8t_engine.training.states import Command
@@ -144,6 +152,36 @@ def test_a_stop_stops_all_and_any_number_goes_on(sources: tuple[Path, Path], tmp
     assert [wait_for(pid, 120) for pid in start(dropping, whole, 2)] == [0, 0]
     assert losses(path) == losses(whole)
     assert same(final_tensors(path), final_tensors(whole))
+
+
+def test_memory_that_runs_out_in_one_process_is_told_by_the_first(
+    sources: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """That process repeats its part in smaller pieces; the others wait and nothing else changes."""
+    config = _config(sources, tmp_path / "runs", training={"batch_size": 4, "accumulation": 2})
+    path, begun = tmp_path / "oom", [0]
+
+    def press(rank: int, _event: Event | None) -> None:
+        if rank != 1:
+            return
+        begun[0] += 1
+        if begun[0] != 3:
+            return
+        from so8t_engine.model.so8t_model import SO8TModel
+
+        forward = SO8TModel.forward
+
+        def fail_once(model: SO8TModel, *args: Any, **more: Any) -> Any:  # noqa: ANN401
+            SO8TModel.forward = forward  # type: ignore[method-assign]
+            raise torch.OutOfMemoryError("as asked")
+
+        SO8TModel.forward = fail_once  # type: ignore[method-assign]
+
+    assert [wait_for(pid, 120) for pid in start(config, path, 2, press)] == [0, 0]
+    (warning,) = [e for e in events(path) if isinstance(e, WarningEvent) and e.kind == "oom"]
+    assert warning.sentence.startswith("Process 1: Memory ran out in step 3 (as asked)")
+    _one(config, tmp_path / "one")
+    assert losses(path) == pytest.approx(losses(tmp_path / "one"), rel=2e-5)
 
 
 @pytest.mark.parametrize("how", ["killed", "failed"])

@@ -22,6 +22,7 @@ from so8t_engine.memory.allocator import prefer_expandable_segments
 STACKS: dict[str, dict[str, Any]] = {
     "plain": {"memory.layers": "plain"},
     "lean": {"memory.layers": "lean", "memory.offload_activations": True},
+    "lean, recorded": {"memory.layers": "lean", "training.recorded_passes": "on"},
     "plain, eager attention": {"memory.layers": "plain", "model.attention": "eager"},
 }
 
@@ -48,18 +49,16 @@ def losses(
         "phi35", quantization, double_quant=True, attention=config.model.attention, dtype=torch.bfloat16,
         device=device,
     )  # fmt: skip
-    model, loss_of = _so8t(job, base, config)
+    model, one_pass = _so8t(job, base, config)
     optimizer = _optimizer(model, config, job)
     rows = [row.to(device) for row in draw_rows(row_count, length)]
     parameters = [p for p in model.parameters() if p.requires_grad]
     found = []
     for step in range(steps):
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            loss = loss_of(rows[step % len(rows)])
-        loss.backward()  # type: ignore[no-untyped-call]
+        one_pass(rows[step % len(rows)])
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         found.append(float(model.last_terms["lm"][0]))
     return found
 

@@ -192,6 +192,8 @@ def run(arguments: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = tiny_grid() if arguments.tiny else grid()
     wanted = {name: settings for name, settings in wanted.items() if arguments.only in name}
+    place, _slash, shards = arguments.shard.partition("/")
+    wanted = dict(list(wanted.items())[int(place) :: int(shards)])
     unknown = [name for name, settings in wanted.items() if not supported(settings, arguments.cache)]
     for name in unknown:
         sys.stderr.write(f"{name}: this version does not know its settings\n")
@@ -286,6 +288,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "so8t-grid")
     parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--shard", default="0/1", help="every n-th of them, to run several at a time: 1/3")
     parser.add_argument("--native", action="store_true", help="segments of fixed size, as on Windows")
     parser.add_argument("--tiny", action="store_true", help="a few small configurations, also on the CPU")
     arguments = parser.parse_args()

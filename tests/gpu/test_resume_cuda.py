@@ -71,6 +71,8 @@ def _optimizer(weights: dict[str, torch.Tensor]) -> tuple[dict[str, torch.nn.Par
 
     parameters = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in weights.items()}
     groups = [{"name": "all", "params": list(parameters.values()), "lr": 1e-3}]
+    # It knows parameters by id(), which Python gives to others once a run is gone.
+    bnb.optim.GlobalOptimManager.get_instance().initialize()
     return parameters, bnb.optim.PagedAdamW8bit(groups)
 
 

@@ -8,13 +8,13 @@ printed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QPoint, Qt, QTimer
-from PySide6.QtGui import QAction
-from PySide6.QtWidgets import QApplication, QFileDialog, QLineEdit, QMenu, QWidget
+from person import Person
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtWidgets import QApplication, QFileDialog, QLineEdit
 from pytestqt.qtbot import QtBot
 from recorded_runs import recorded_run
 
@@ -24,62 +24,6 @@ from so8t_gui import theme
 from so8t_gui.charts.chart_menu import ChartMenu
 from so8t_gui.main_window import MainWindow
 from so8t_gui.widgets.palette import CommandPalette
-
-LEFT = Qt.MouseButton.LeftButton
-Ready = Callable[[], bool]
-
-
-class Person:
-    """Clicks and types on what is visible, and counts."""
-
-    def __init__(self, window: MainWindow, qtbot: QtBot) -> None:
-        self.window, self._qtbot, self.steps = window, qtbot, 0
-
-    def click(self, widget: QWidget, place: QPoint | None = None, *, ctrl: bool = False) -> None:
-        self._qtbot.waitUntil(lambda: widget.isVisible() and widget.isEnabled(), timeout=10_000)
-        self.steps += 1
-        keys = Qt.KeyboardModifier.ControlModifier if ctrl else Qt.KeyboardModifier.NoModifier
-        self._qtbot.mouseClick(widget, LEFT, keys, place or widget.rect().center())
-
-    def keys(self, widget: QWidget, key: Qt.Key, modifier: Qt.KeyboardModifier) -> None:
-        self.steps += 1
-        self._qtbot.keyClick(widget, key, modifier)
-
-    def write(self, field: QWidget, text: str) -> None:
-        """Type into a field in place of what it holds."""
-        self.steps += 1
-        if isinstance(field, QLineEdit):
-            field.selectAll()
-        self._qtbot.keyClicks(field, text)
-
-    def page(self, name: str) -> None:
-        index = [spec.name for spec in self.window.pages.specs].index(name)
-        navigation = self.window.navigation
-        self.click(navigation.viewport(), navigation.visualItemRect(navigation.item(index)).center())
-        self.wait(lambda: self.window.pages.currentIndex() == index)
-
-    def menu(self, text: str) -> QMenu:
-        """Click on a menu of the menu bar."""
-        self.steps += 1
-        actions = self.window.menuBar().actions()
-        found = next(a for a in actions if a.text().replace("&", "").startswith(text)).menu()
-        assert isinstance(found, QMenu)
-        return found
-
-    def choose(self, menu: QMenu, *texts: str) -> None:
-        """Click through a menu that is open or in the menu bar, entry by entry."""
-        for text in texts:
-            menu.aboutToShow.emit()
-            action: QAction = next(a for a in menu.actions() if a.text().replace("&", "").startswith(text))
-            self.steps += 1
-            inner = action.menu()
-            if isinstance(inner, QMenu):
-                menu = inner
-            else:
-                action.trigger()
-
-    def wait(self, ready: Ready, seconds: float = 10) -> None:
-        self._qtbot.waitUntil(ready, timeout=int(seconds * 1000))
 
 
 @pytest.fixture

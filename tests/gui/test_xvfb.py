@@ -29,13 +29,21 @@ def missing() -> str:
 @pytest.mark.slow
 @pytest.mark.xvfb
 @pytest.mark.timeout(900)
-def test_clicking_through_a_run_on_a_real_screen() -> None:
+@pytest.mark.parametrize(
+    ("target", "count"),
+    [
+        ("test_real_run.py::test_a_run_is_steered_by_clicking", 1),
+        ("test_tasks.py", 6),
+        ("test_tasks_training.py::test_stop_save_and_resume", 1),
+    ],
+)
+def test_clicking_on_a_real_screen(target: str, count: int) -> None:
+    """A run steered by clicking, and the everyday tasks; their steps are printed."""
     if reason := missing():
         pytest.skip(reason)
-    target = Path(__file__).with_name("test_real_run.py")
-    command = ["xvfb-run", "-a", "-s", "-screen 0 1440x900x24", sys.executable, "-m", "pytest", "-q"]
+    command = ["xvfb-run", "-a", "-s", "-screen 0 1440x900x24", sys.executable, "-m", "pytest", "-q", "-s"]
     done = subprocess.run(
-        [*command, f"{target}::test_a_run_is_steered_by_clicking"],
+        [*command, str(Path(__file__).with_name(target))],
         env=os.environ | {"QT_QPA_PLATFORM": "xcb"},
         capture_output=True,
         text=True,
@@ -43,4 +51,5 @@ def test_clicking_through_a_run_on_a_real_screen() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert "1 passed" in done.stdout
+    assert f"{count} passed" in done.stdout
+    sys.stdout.write("\n".join(line for line in done.stdout.splitlines() if line.endswith(" steps")))

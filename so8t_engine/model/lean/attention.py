@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from so8t_engine.model.lean.linear import LoraLinear, fork
+from so8t_engine.model.lean.dropout import Seed, fork
+from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.ops import rms_norm, rms_norm_gradient, rotary
 from so8t_engine.model.packed import PackedRows, attend
 
@@ -50,7 +51,7 @@ class Attention:
         cos_NTR: Tensor,
         sin_NTR: Tensor,
         packed: PackedRows | None,
-        seed: int | None,
+        seed: Seed | None,
     ) -> Tensor:
         """What the attention adds to the residual stream, shape (N, T, H), differentiable.
 
@@ -81,7 +82,7 @@ class _Linear(torch.autograd.Function):
     """y = W x + s B A x; keeps x."""
 
     @staticmethod
-    def forward(ctx: Any, input_NTI: Tensor, linear: LoraLinear, seed: int | None, *_lora: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, input_NTI: Tensor, linear: LoraLinear, seed: Seed | None, *_lora: Tensor) -> Tensor:  # noqa: ANN401
         flat_tI = input_NTI.reshape(-1, input_NTI.shape[-1])
         out_tO = linear.forward(flat_tI, linear.weight(input_NTI.dtype), seed)
         ctx.save_for_backward(input_NTI)
@@ -117,7 +118,7 @@ class _Projections(torch.autograd.Function):
         cos_NTR: Tensor,
         sin_NTR: Tensor,
         block: Attention,
-        seed: int | None,
+        seed: Seed | None,
         *_lora: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         count, tokens, size = hidden_NTH.shape

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from so8t_engine.model.lean.attention import Attention, Norm
+from so8t_engine.model.lean.dropout import Seed, on_card
 from so8t_engine.model.lean.layer import DecoderLayer, Recomputed, Scene
 from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.mlp import GatedMLP
@@ -66,6 +67,10 @@ class LeanBody:
         self.recomputed, self.kept_layers = recomputed, kept_layers
         device = self._decoder.embed_tokens.weight.device
         self._offload = Offload(device) if offload and device.type == "cuda" else None
+        #: Dropout is drawn by a kernel that reads its seed on the card.
+        self.seeds_on_card = False
+        #: (length, dtype), cosines and sines of the last pass.
+        self.angles: tuple[tuple[int, torch.dtype], Tensor, Tensor] | None = None
 
     @property
     def offloads(self) -> bool:
@@ -96,6 +101,7 @@ class LeanBody:
         matrix_B88: Tensor | None = None,
         g: Tensor | None = None,
         packed: PackedRows | None = None,
+        seeds_L: Tensor | None = None,
     ) -> Tensor:
         """The final hidden states after the last norm, (N, T, H).
 
@@ -103,20 +109,20 @@ class LeanBody:
             training: draw dropout and prepare a backward pass.
             matrix_B88: the gate's K where layers are gated. g: its strength.
             packed: where rows lie end to end; None is a batch with padding on the right.
+            seeds_L: of the layers' dropout, on a card; drawn here when None.
         """
         embed = self._decoder.embed_tokens
-        position_ids_NT = (
-            torch.arange(input_ids_NT.shape[1], device=input_ids_NT.device).unsqueeze(0)
-            if packed is None
-            else packed.position_ids_NT
-        )
         with torch.autocast(input_ids_NT.device.type, enabled=False):
             hidden_NTH: Tensor = embed(input_ids_NT)
-            cos_NTR, sin_NTR = self._decoder.rotary_emb(hidden_NTH, position_ids=position_ids_NT)
-            scene = Scene(cos_NTR.contiguous(), sin_NTR.contiguous(), packed, g)
+            scene = Scene(*self._rotary(hidden_NTH, packed), packed, g)
             grad = training and torch.is_grad_enabled()
-            # From the CPU's generator: no wait for the card, and a resumed run draws the same.
-            seeds = torch.randint(2**62, (len(self.layers),)).tolist() if training else None
+            seeds: list[Seed] | None = None
+            if training:
+                if seeds_L is None:
+                    # From the CPU's generator: no wait for the card, and a resumed run draws the same.
+                    seeds_L = torch.randint(2**62, (len(self.layers),))
+                on = self.seeds_on_card
+                seeds = on_card(seeds_L.to(hidden_NTH.device)) if on else list(seeds_L.tolist())
             if grad:
                 # The embedding is frozen: without this no layer below the first LoRA would be asked back.
                 hidden_NTH = hidden_NTH.requires_grad_()
@@ -136,6 +142,25 @@ class LeanBody:
                     hidden_NTH = layer.forward(hidden_NTH, own, scene, seed, keep=grad)
             final_NTH: Tensor = _FinalNorm.apply(hidden_NTH, self.norm)  # type: ignore[no-untyped-call]
             return final_NTH
+
+    def _rotary(self, hidden_NTH: Tensor, packed: PackedRows | None) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, (1 or N, T, R); those of rows that begin at 0 are kept from pass to pass.
+
+        Some models ask the card how long the sequence is before they choose their frequencies.
+        """
+        if packed is not None:
+            cos_NTR, sin_NTR = self._decoder.rotary_emb(hidden_NTH, position_ids=packed.position_ids_NT)
+            return cos_NTR.contiguous(), sin_NTR.contiguous()
+        return self.angles_for(hidden_NTH.shape[1], hidden_NTH)
+
+    def angles_for(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (1, T, R) of the first ``length`` positions, in the dtype of ``like``."""
+        key = (length, like.dtype)
+        if self.angles is None or self.angles[0] != key:
+            position_ids_1T = torch.arange(length, device=like.device).unsqueeze(0)
+            cos_1TR, sin_1TR = self._decoder.rotary_emb(like, position_ids=position_ids_1T)
+            self.angles = key, cos_1TR.contiguous(), sin_1TR.contiguous()
+        return self.angles[1], self.angles[2]
 
 
 class _FinalNorm(torch.autograd.Function):

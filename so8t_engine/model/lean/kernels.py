@@ -54,32 +54,32 @@ def rotate(
     source_ptr, target_ptr, cos_ptr, sin_ptr,
     tokens, heads, source_token, source_head, source_batch, target_token, cos_batch,
     SIZE: tl.constexpr, HALF: tl.constexpr, WIDTH: tl.constexpr, REST: tl.constexpr, SIGN: tl.constexpr,
+    GROUP: tl.constexpr,
 ):  # fmt: skip
-    """Rotary embedding of one token and head, source → target (which may be the same), SIGN −1 transposes.
+    """Rotary embedding of GROUP heads of a token, source → target (perhaps the same), SIGN −1 transposes.
 
     ``heads`` counts what is rotated here; the target lays heads side by side, SIZE units each.
     """
     row = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(1)
     batch, token = row // tokens, row % tokens
-    unit = tl.arange(0, WIDTH)
-    inside = unit < HALF
+    head = tl.program_id(1) * GROUP + tl.arange(0, GROUP)[:, None]
+    unit = tl.arange(0, WIDTH)[None, :]
+    inside = (unit < HALF) & (head < heads)
     source = source_ptr + batch * source_batch + token * source_token + head * source_head
     target = target_ptr + row * target_token + head * SIZE
     first = tl.load(source + unit, mask=inside, other=0.0)
     second = tl.load(source + HALF + unit, mask=inside, other=0.0)
-    cos = tl.load(cos_ptr + batch * cos_batch + token * (2 * HALF) + unit, mask=inside, other=0.0)
-    sin = tl.load(sin_ptr + batch * cos_batch + token * (2 * HALF) + unit, mask=inside, other=0.0)
-    cos, sin = cos.to(tl.float32), SIGN * sin.to(tl.float32)
+    angle = batch * cos_batch + token * (2 * HALF) + unit
+    cos = tl.load(cos_ptr + angle, mask=unit < HALF, other=0.0).to(tl.float32)
+    sin = SIGN * tl.load(sin_ptr + angle, mask=unit < HALF, other=0.0).to(tl.float32)
     one, two = first.to(tl.float32), second.to(tl.float32)
     tl.store(target + unit, (one * cos - two * sin).to(first.dtype), mask=inside)
     tl.store(target + HALF + unit, (two * cos + one * sin).to(first.dtype), mask=inside)
     if REST > 0:
-        rest = tl.arange(0, WIDTH)
         for start in range(0, REST, WIDTH):
-            left = start + rest < REST
-            passed = tl.load(source + 2 * HALF + start + rest, mask=left, other=0.0)
-            tl.store(target + 2 * HALF + start + rest, passed, mask=left)
+            left = (start + unit < REST) & (head < heads)
+            passed = tl.load(source + 2 * HALF + start + unit, mask=left, other=0.0)
+            tl.store(target + 2 * HALF + start + unit, passed, mask=left)
 
 
 @triton.jit
@@ -172,3 +172,31 @@ def loss_rows(
             share = tl.exp(value.to(tl.float32) - largest) / summed
             share = share - tl.where(start + unit == label, 1.0, 0.0)
             tl.store(row + start + unit, tl.where(wanted, share, 0.0).to(value.dtype), mask=inside)
+
+
+@triton.jit
+def _keep_quarter(input_ptr, out_ptr, at, size, drawn, keep, ADD: tl.constexpr):
+    inside = at < size
+    value = tl.where(drawn < keep, tl.load(input_ptr + at, mask=inside, other=0.0), 0.0)
+    if ADD:
+        value = (value.to(tl.float32) + tl.load(out_ptr + at, mask=inside, other=0.0)).to(value.dtype)
+    tl.store(out_ptr + at, value, mask=inside)
+
+
+@triton.jit(do_not_specialize=["index", "salt"])
+def keep_elements(
+    input_ptr, out_ptr, seed_ptr, index, salt, keep, size, ADD: tl.constexpr, WIDTH: tl.constexpr
+):  # fmt: skip
+    """out = input where a draw is below ``keep``, else 0; with ADD added to what is there.
+
+    Four numbers come from one counter of Philox (Salmon et al. 2011), a quarter of the strip each. The seed
+    is read from the card, so that a recorded pass draws anew when it is replayed.
+    """
+    place = tl.arange(0, WIDTH)
+    counter = tl.program_id(0).to(tl.int64) * WIDTH + place
+    first = tl.program_id(0).to(tl.int64) * (4 * WIDTH) + place
+    one, two, three, four = tl.rand4x(tl.load(seed_ptr + index) ^ salt, counter)
+    _keep_quarter(input_ptr, out_ptr, first, size, one, keep, ADD)
+    _keep_quarter(input_ptr, out_ptr, first + WIDTH, size, two, keep, ADD)
+    _keep_quarter(input_ptr, out_ptr, first + 2 * WIDTH, size, three, keep, ADD)
+    _keep_quarter(input_ptr, out_ptr, first + 3 * WIDTH, size, four, keep, ADD)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from so8t_engine.model.lean.attention import Attention
+from so8t_engine.model.lean.dropout import Seed, other
 from so8t_engine.model.lean.mlp import GatedMLP
 from so8t_engine.model.lean.offload import Offload, Ticket
 from so8t_engine.model.packed import PackedRows
@@ -50,7 +51,7 @@ class DecoderLayer:
         hidden_NTH: Tensor,
         matrix_B88: Tensor | None,
         scene: Scene,
-        seed: int | None,
+        seed: Seed | None,
         *,
         keep: bool = False,
         for_gradient: bool = False,
@@ -68,7 +69,7 @@ class DecoderLayer:
             added_NTH = self._gated(added_NTH, matrix_B88, scene)
         middle_NTH = hidden_NTH + added_NTH
         del added_NTH
-        own = None if seed is None else seed ^ 1
+        own = other(seed)
         if self.site != "mlp":
             return self.mlp.forward(middle_NTH, own, keep=keep, skip=for_gradient)
         return middle_NTH + self._gated(
@@ -95,7 +96,7 @@ class Recomputed(torch.autograd.Function):
         matrix_B88: Tensor | None,
         layer: DecoderLayer,
         scene: Scene,
-        seed: int | None,
+        seed: Seed | None,
         offload: Offload | None,
     ) -> Tensor:
         ctx.layer, ctx.scene, ctx.seed, ctx.offload = layer, scene, seed, offload

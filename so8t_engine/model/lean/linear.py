@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from so8t_engine.model.lean.dropout import Seed, add_kept, kept
 from so8t_engine.model.lean.ops import dequantise_rows
 
 
@@ -66,7 +67,7 @@ class LoraLinear:
         plain_OI: Tensor = self.base.weight
         return plain_OI.detach().to(dtype)
 
-    def forward(self, input_tI: Tensor, weight_OI: Tensor, seed: int | None) -> Tensor:
+    def forward(self, input_tI: Tensor, weight_OI: Tensor, seed: Seed | None) -> Tensor:
         """y of shape (t, O). ``seed`` fixes the dropout; None is evaluation."""
         bias = self.base.bias
         out_tO = (
@@ -81,7 +82,7 @@ class LoraLinear:
         return out_tO
 
     def backward(
-        self, grad_tO: Tensor, input_tI: Tensor, weight_OI: Tensor, seed: int | None, want_input: bool = True
+        self, grad_tO: Tensor, input_tI: Tensor, weight_OI: Tensor, seed: Seed | None, want_input: bool = True
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """``(d input (t, I), d A (r, I), d B (O, r))`` of `forward` with the same arguments."""
         grad_input_tI = grad_tO @ weight_OI if want_input else None
@@ -97,28 +98,11 @@ class LoraLinear:
             if seed is None or not self.dropout:
                 grad_input_tI.addmm_(grad_low_tr, a_rI)
             else:
-                grad_input_tI.addcmul_(grad_low_tr @ a_rI, _mask(input_tI, self.dropout, seed))
+                add_kept(grad_input_tI, grad_low_tr @ a_rI, self.dropout, seed)
         return grad_input_tI, grad_a_rI, grad_b_Or
 
-    def _dropped(self, input_tI: Tensor, seed: int | None) -> tuple[Tensor, float]:
+    def _dropped(self, input_tI: Tensor, seed: Seed | None) -> tuple[Tensor, float]:
         """The input with dropped elements at 0, and the scale that makes up for them exactly."""
         if seed is None or not self.dropout:
             return input_tI, self.scale
-        mask_tI = _mask(input_tI, self.dropout, seed)
-        return mask_tI.mul_(input_tI), self.scale / (1.0 - self.dropout)
-
-
-def _mask(like: Tensor, probability: float, seed: int) -> Tensor:
-    """0 with the probability, else 1; the same for the same seed, shape and device."""
-    generator = torch.Generator(like.device).manual_seed(seed)
-    return torch.empty_like(like).bernoulli_(1.0 - probability, generator=generator)
-
-
-def fork(seed: int | None, number: int) -> int | None:
-    """A seed of its own for each of a layer's linears and tiles (the mixing of SplitMix64, Steele 2014)."""
-    if seed is None:
-        return None
-    mixed = (seed + 0x9E3779B97F4A7C15 * (number + 1)) % 2**64
-    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB % 2**64
-    return (mixed ^ (mixed >> 31)) % 2**63
+        return kept(input_tI, self.dropout, seed), self.scale / (1.0 - self.dropout)

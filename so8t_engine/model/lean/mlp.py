@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from so8t_engine.model.lean.attention import Norm
-from so8t_engine.model.lean.linear import LoraLinear, fork
+from so8t_engine.model.lean.dropout import Seed, fork
+from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.ops import (
     Activation,
     gated_activation,
@@ -46,7 +47,7 @@ class GatedMLP:
     def forward(
         self,
         hidden_NTH: Tensor,
-        seed: int | None,
+        seed: Seed | None,
         *,
         residual: bool = True,
         keep: bool = False,
@@ -67,7 +68,7 @@ class GatedMLP:
         )
         return out_NTH
 
-    def expanded(self, normed_tH: Tensor, weights: list[Tensor], seed: int | None) -> list[Tensor]:
+    def expanded(self, normed_tH: Tensor, weights: list[Tensor], seed: Seed | None) -> list[Tensor]:
         """Outputs of gate and up, each (t, I), or of both in one row, (t, 2 I)."""
         return [
             linear.forward(normed_tH, weight, fork(seed, number))
@@ -86,7 +87,7 @@ class _MLP(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401
         hidden_NTH: Tensor,
         mlp: GatedMLP,
-        seed: int | None,
+        seed: Seed | None,
         residual: bool,
         keep: bool,
         skip: bool,

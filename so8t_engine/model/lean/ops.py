@@ -16,6 +16,8 @@ from so8t_engine.so8t.fused import kernels_on, on_device_of
 
 Activation = Literal["silu", "gelu_tanh"]
 _STRIP = 1024
+#: Heads of a token that one program rotates.
+_HEADS = 16
 
 
 def _power_of_two(size: int) -> int:
@@ -95,12 +97,12 @@ def rotary(
     from so8t_engine.model.lean.kernels import rotate
 
     with on_device_of(source_NThD):
-        rotate[(count * tokens, heads)](
+        rotate[(count * tokens, -(-heads // _HEADS))](
             source_NThD, target, cos_NTR, sin_NTR, tokens, heads,
             source_NThD.stride(1), source_NThD.stride(2), source_NThD.stride(0), target.stride(-2),
             cos_NTR.stride(0) if cos_NTR.shape[0] > 1 else 0,
             SIZE=size, HALF=rotated // 2, WIDTH=_power_of_two(rotated // 2), REST=size - rotated, SIGN=sign,
-            num_warps=1,
+            GROUP=_HEADS, num_warps=4,
         )  # fmt: skip
 
 

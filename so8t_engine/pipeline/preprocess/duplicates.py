@@ -21,6 +21,9 @@ SMALL_BUCKET = 32
 #: Pairs whose estimate is below this are not looked at again: two deviations below what must be found.
 ESTIMATE = THRESHOLD - 0.09
 TASK_PAIRS = 20_000
+SKETCH_PAIRS = 50_000
+#: Up to so many bytes the file of sketches is mapped; beyond it rows are read one by one: constant memory.
+MAPPED_BYTES = 256 * 2**20
 _OPEN_FILES = 128
 Pairs = NDArray[np.uint64]
 LOW = np.uint64(0xFFFFFFFF)
@@ -39,6 +42,11 @@ def _band_pairs(keys: NDArray[np.uint64]) -> Pairs:
     """Candidate pairs of one band; in a bucket of many copies each meets its neighbour and the first only."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
+    same_as_next = ordered[1:] == ordered[:-1]
+    shared = np.r_[False, same_as_next] | np.r_[same_as_next, False]
+    order, ordered = order[shared], ordered[shared]  # few: what follows takes no memory to speak of
+    if not order.size:
+        return np.zeros(0, np.uint64)
     new = np.r_[True, ordered[1:] != ordered[:-1]]
     starts = np.flatnonzero(new)
     sizes = np.diff(np.r_[starts, ordered.size])
@@ -72,33 +80,49 @@ def candidates(scratch: Path, chunks: int, progress: Callable[[int, int], None])
     kept: Pairs = np.zeros(0, np.uint64)
     for band in range(BANDS):
         progress(band, BANDS)
-        keys = [
-            np.load(chunk_files(scratch, number)["keys"], mmap_mode="r")[band] for number in range(chunks)
-        ]
-        pairs = _band_pairs(np.concatenate(keys)) if keys else kept
+        pairs = _band_pairs(_band(scratch, chunks, band))
         pairs = pairs[~np.isin(pairs, kept, assume_unique=True)]
-        alike = [pairs[at : at + 100_000] for at in range(0, pairs.size, 100_000)]
+        alike = [pairs[at : at + SKETCH_PAIRS] for at in range(0, pairs.size, SKETCH_PAIRS)]
         alike = [part[sketches.estimate(part) >= ESTIMATE] for part in alike]
         kept = np.unique(np.concatenate([kept, *alike]))
     progress(BANDS, BANDS)
     return kept
 
 
+def _band(scratch: Path, chunks: int, band: int) -> NDArray[np.uint64]:
+    """One band's keys of all rows; no file stays mapped, for mapped pages are memory too."""
+    parts = [
+        np.array(np.load(chunk_files(scratch, number)["keys"], mmap_mode="r")[band])
+        for number in range(chunks)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+
+
 class _Sketches:
-    """Sketches of all rows, 128 bytes each."""
+    """Sketches of all rows, 128 bytes each, in a file."""
 
     def __init__(self, scratch: Path, chunks: int) -> None:
         self._path = scratch / "sketches.u8"
         with self._path.open("wb") as file:
             for number in range(chunks):
                 file.write(np.load(chunk_files(scratch, number)["sketch"]).tobytes())
-        size = self._path.stat().st_size
-        self._all = np.memmap(self._path, np.uint8, "r", shape=(size // 128, 128)) if size else None
+        self._rows = self._path.stat().st_size // 128
 
     def estimate(self, pairs: Pairs) -> NDArray[np.float64]:
-        if self._all is None or not pairs.size:
+        if not pairs.size:
             return np.zeros(0)
-        return estimated(self._all[pairs >> np.uint64(32)], self._all[pairs & LOW])
+        return estimated(self._read(pairs >> np.uint64(32)), self._read(pairs & LOW))
+
+    def _read(self, rows_P: Pairs) -> NDArray[np.uint8]:
+        if self._rows * 128 <= MAPPED_BYTES:
+            all_ND = np.memmap(self._path, np.uint8, "r", shape=(self._rows, 128))
+            return np.array(all_ND[rows_P])
+        found = np.empty((rows_P.size, 128), np.uint8)
+        with self._path.open("rb", buffering=0) as file:
+            for n, row in enumerate(rows_P.tolist()):
+                file.seek(row * 128)
+                file.readinto(found[n].data)
+        return found
 
 
 def verify_pairs(task: VerifyTask) -> NDArray[np.float32]:
@@ -166,7 +190,7 @@ class Duplicates:
     exact: int
     near: int
     contradicting: int
-    groups: NDArray[np.int64]
+    groups: NDArray[np.int32]
 
 
 def find_duplicates(
@@ -219,21 +243,24 @@ def find_duplicates(
 
 def _groups(
     count: int, i: NDArray[np.int64], j: NDArray[np.int64], documents_N: NDArray[np.uint64]
-) -> NDArray[np.int64]:
+) -> NDArray[np.int32]:
     order = np.argsort(documents_N, kind="stable")
-    twins = np.flatnonzero(documents_N[order][1:] == documents_N[order][:-1])
-    parent = np.arange(count, dtype=np.int64)
+    ordered = documents_N[order]
+    twins = np.flatnonzero(ordered[1:] == ordered[:-1])
+    del ordered
+    parent = np.arange(count, dtype=np.int32)
 
     def root(node: int) -> int:
         while parent[node] != node:
             parent[node] = parent[parent[node]]
             node = int(parent[node])
-        return node
+        return int(node)
 
     links: Iterator[tuple[int, int]] = itertools.chain(
         zip(i.tolist(), j.tolist(), strict=True),
         zip(order[twins].tolist(), order[twins + 1].tolist(), strict=True),
     )
+    del order
     for a, b in links:
         x, y = root(a), root(b)
         parent[max(x, y)] = min(x, y)

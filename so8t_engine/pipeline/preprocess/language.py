@@ -33,7 +33,7 @@ class _Model:
         model: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
         model.set_languages(CONSIDERED)
         self.names: list[str] = list(model.nb_classes)
-        self._next = np.asarray(model.tk_nextmove, np.int64)
+        self._next = np.asarray(model.tk_nextmove)  # 40 MB, not copied
         self._row = np.asarray(model.tk_row, np.int64) << 8
         self._feature = np.asarray(model.tk_output, np.int64)
         self._weights_FC = np.asarray(model.nb_ptc, np.float32)

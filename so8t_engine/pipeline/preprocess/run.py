@@ -67,7 +67,7 @@ def preprocess(settings: PreprocessSettings, context: StepContext) -> StepResult
         settings.validation_fraction,
         settings.test_fraction,
     )
-    splits = assign(duplicates.groups, meta["stratum"].astype(np.int64), keep, fractions, context.seed)
+    splits = assign(duplicates.groups, meta["stratum"], keep, fractions, context.seed)
     tally = _write(settings, context, len(parts), starts, splits, duplicates)
     written = time.monotonic()
     report = _report(results, duplicates, keep, tally, settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,8 +11,8 @@ NAMES = ("train", "validation", "test")
 
 
 def assign(
-    groups_N: NDArray[np.int64],
-    strata_N: NDArray[np.int64],
+    groups_N: NDArray[np.integer[Any]],
+    strata_N: NDArray[np.integer[Any]],
     keep_N: NDArray[np.bool_],
     fractions: tuple[float, float, float],
     seed: int,
@@ -21,26 +23,29 @@ def assign(
     single rows then fill every stratum's quota, in a seeded order.
 
     Args:
-        groups_N: rows with the same value share a split. strata_N: small non-negative numbers.
+        groups_N: rows with the same value share a split; values are below the number of rows.
+        strata_N: small non-negative numbers.
         fractions: of train, validation and test; they sum to 1.
     """
     rng = np.random.default_rng(seed)
     result = np.full(groups_N.size, -1, np.int8)
-    kept = np.flatnonzero(keep_N)
+    kept = np.flatnonzero(keep_N).astype(np.uint32)
     if not kept.size:
         return result
-    names, inverse, sizes = np.unique(groups_N[kept], return_inverse=True, return_counts=True)
-    del names
+    roots = groups_N[kept]
+    sharing = np.bincount(roots, minlength=1)[roots] > 1
+    del roots
     strata = strata_N[kept]
     count = int(strata.max()) + 1
     totals = np.bincount(strata, minlength=count)
     share = np.array(fractions)
     quotas = np.outer(share, totals)
     held = np.zeros((3, count))
-    order = np.argsort(inverse, kind="stable")
+    together = np.flatnonzero(sharing)
+    _names, inverse, sizes = np.unique(groups_N[kept[together]], return_inverse=True, return_counts=True)
+    order = together[np.argsort(inverse, kind="stable")]
     starts = np.cumsum(np.r_[0, sizes])
-    several = np.flatnonzero(sizes > 1)
-    several = several[rng.permutation(several.size)]
+    several = rng.permutation(sizes.size)
     several = several[np.argsort(-sizes[several], kind="stable")]
     for group in several.tolist():
         members = order[starts[group] : starts[group + 1]]
@@ -54,7 +59,7 @@ def assign(
         split = int(np.argmax(lack))
         held[split] += weights
         result[kept[members]] = split
-    single = order[starts[np.flatnonzero(sizes == 1)]]
+    single = np.flatnonzero(~sharing)
     for stratum in range(count):
         mine = single[strata[single] == stratum]
         mine = mine[rng.permutation(mine.size)]

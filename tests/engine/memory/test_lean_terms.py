@@ -75,6 +75,8 @@ def _batch(config: Config, vocabulary: int) -> dict[str, torch.Tensor]:
 
 def _followed(model: SO8TModel, batch: dict[str, torch.Tensor]) -> LiveBytes:
     live = LiveBytes()
+    assert model.lean is not None
+    model.lean.angles = None  # kept from pass to pass; the estimate counts them with each
     for parameter in model.parameters():
         live.hold(parameter)
         if parameter.grad is not None:

@@ -23,7 +23,8 @@ from transformers import (
 from so8t_engine.config import Config
 from so8t_engine.model.lean.attention import Attention, Norm
 from so8t_engine.model.lean.body import why_not_lean
-from so8t_engine.model.lean.linear import LoraLinear, fork
+from so8t_engine.model.lean.dropout import fork
+from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.loss import linear_cross_entropy
 from so8t_engine.model.lean.mlp import GatedMLP
 from so8t_engine.model.so8t_model import Batch, SO8TModel, StepTotals

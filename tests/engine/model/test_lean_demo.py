@@ -19,7 +19,7 @@ from so8t_engine.config import load_config
 from so8t_engine.data.dataset import load_splits
 from so8t_engine.data.packed import PackedCollator
 from so8t_engine.data.tokenize import Collator, encode_row
-from so8t_engine.model.lean.linear import _mask, fork
+from so8t_engine.model.lean.dropout import _mask, fork
 from so8t_engine.model.loading import load_base, load_tokenizer
 from so8t_engine.model.so8t_model import Batch, SO8TModel, StepTotals
 from so8t_engine.paths import configs_dir

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from so8t_engine.model.lean import ops
+from so8t_engine.model.lean.dropout import CardSeed, add_kept, fork, kept
 from so8t_engine.so8t.losses import IGNORE
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -139,3 +140,27 @@ def test_int8_rows(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     assert float((one - other).abs().max()) <= (1e-6 if dtype == torch.float32 else 2**-7) * float(
         other.max()
     )
+
+
+@compiled
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout_keeps_what_it_should_and_the_same_again(dtype: torch.dtype) -> None:
+    """Twice the same elements, another seed others, with the asked share, values untouched; adding agrees."""
+    input_tI = _random(67, 96, dtype=dtype) + 3.0
+    seeds_L = torch.tensor([2**61 + 5, 77], device=DEVICE)
+    first, second = CardSeed(seeds_L, 0), CardSeed(seeds_L, 1)
+    kept_tI = kept(input_tI, 0.25, first)
+    assert torch.equal(kept_tI, kept(input_tI, 0.25, first))
+    others = [kept(input_tI, 0.25, seed) for seed in (second, fork(first, 0), fork(first, 1))]  # type: ignore[arg-type]
+    assert all(not torch.equal(kept_tI, other_tI) for other_tI in others)
+    was_kept = kept_tI != 0
+    assert torch.equal(kept_tI[was_kept], input_tI[was_kept])
+    for tensor in (kept_tI, *others):
+        # Three standard deviations of 6,432 draws.
+        assert abs(float((tensor == 0).float().mean()) - 0.25) < 0.0163
+    out_tI = _random(67, 96, dtype=dtype, seed=8)
+    wanted_tI = (out_tI.float() + kept_tI.float()).to(dtype)
+    add_kept(out_tI, input_tI, 0.25, first)
+    assert torch.allclose(out_tI.float(), wanted_tI.float(), rtol=1e-2, atol=1e-2)  # one rounding
+    seeds_L[0] += 1  # as a recorded pass sees it: the seed is read when the kernel runs
+    assert not torch.equal(kept_tI, kept(input_tI, 0.25, first))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from so8t_engine.commands.verify import verify_run
 from so8t_engine.config import Config
 from so8t_engine.errors import RunError
 from so8t_engine.training.checkpoint import (
@@ -187,3 +188,16 @@ def test_pruning_keeps_the_newest_and_touches_nothing_else(tmp_path: Path) -> No
     prune(tmp_path, 2)
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000004", "step-00000005"]
     assert (tmp_path / "step-notes").is_dir()
+
+
+@pytest.mark.parametrize("line", [0, 1, 2])
+def test_a_checksum_that_was_hit_is_told_wherever_it_stands(run: RunDirectory, line: int) -> None:
+    writer = EventWriter(run)
+    for done in range(3):
+        writer.write(ProgressEvent(what="rows", done=done, of=3))
+    writer.close()
+    assert verify_run(run.path)["files"]["events.jsonl"] == "intact"
+    lines = run.events.read_bytes().split(b"\n")
+    lines[line] = lines[line].replace(b'"crc"', b'"brc"')  # one bit: as if it had none
+    run.events.write_bytes(b"\n".join(lines))
+    assert f":{line + 1} is damaged" in verify_run(run.path)["files"]["events.jsonl"]

@@ -1,0 +1,54 @@
+"""All gradients in one buffer that stays: nothing is allocated for them amid a backward pass.
+
+Gradients that come and go with every step leave holes between the tensors of a pass; in one buffer they are
+cleared by one call, and a recorded pass finds them where they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+#: Elements; each gradient begins at a multiple of it, which keeps vectorised loads aligned.
+ALIGNMENT = 64
+
+
+def padded(count: int) -> int:
+    """Elements that a gradient of so many takes."""
+    return -(-count // ALIGNMENT) * ALIGNMENT
+
+
+class FlatGradients:
+    """The parameters' ``.grad`` as views of one tensor.
+
+    Args:
+        parameters: that learn, of one dtype and device.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._parameters = list(parameters)
+        total = sum(padded(p.numel()) for p in self._parameters)
+        first = self._parameters[0]
+        self.flat = torch.zeros(total, dtype=first.dtype, device=first.device)
+        self._views, start = [], 0
+        for parameter in self._parameters:
+            self._views.append(self.flat[start : start + parameter.numel()].view_as(parameter))
+            start += padded(parameter.numel())
+        self.zero()
+
+    @classmethod
+    def for_training(cls, parameters: Sequence[nn.Parameter]) -> FlatGradients | None:
+        """None where it does not help or does not work: off a card, or with several dtypes."""
+        kinds = {(p.dtype, p.device) for p in parameters}
+        if len(kinds) != 1 or next(iter(kinds))[1].type != "cuda":
+            return None
+        return cls(parameters)
+
+    def zero(self) -> None:
+        """Clear all gradients, and put them back in their places."""
+        self.flat.zero_()
+        for parameter, view in zip(self._parameters, self._views, strict=True):
+            if parameter.grad is not view:
+                parameter.grad = view
