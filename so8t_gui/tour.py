@@ -33,7 +33,7 @@ STOPS = (
         "run",
         N_("Welcome"),
         N_(
-            "In about three minutes this tour trains a small embedded model on your processor: no card, no "
+            "In some minutes this tour trains a small embedded model on your processor: no card, no "
             "network, nothing to install. You can leave it at any time."
         ),
     ),
