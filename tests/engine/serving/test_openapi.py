@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import schemathesis
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
@@ -45,6 +46,11 @@ OPERATIONS = (
     ("GET", "/metrics"),
 )
 
+KNOWN: dict[str, Any] = {
+    "/think": {"query": "Good morning"},
+    "/v1/chat/completions": {"model": "served", "messages": [{"role": "user", "content": "Good morning"}]},
+}
+
 
 def test_every_operation_is_tested(application: FastAPI) -> None:
     described = application.openapi()["paths"]
@@ -73,4 +79,7 @@ def test_the_interface_keeps_its_word(
     check()
     assert seen
     if mode is GenerationMode.POSITIVE:
-        assert seen[200]
+        # What is drawn need not hold a question (see EXCLUDED): one that does is asked by hand.
+        body = {"json": KNOWN[path]} if path in KNOWN else {}
+        answer = TestClient(application).request(verb, path, headers=AUTH, **body)
+        assert answer.status_code == 200, answer.text
