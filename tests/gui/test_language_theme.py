@@ -119,7 +119,12 @@ def test_a_run_tells_the_preview_its_number_of_rows(
     window: MainWindow, qtbot: QtBot, demo_config: Config, tmp_path: Path
 ) -> None:
     own = demo_config.model_copy(
-        update={"data": demo_config.data.model_copy(update={"train": "my_rows.jsonl"})}
+        update={
+            "data": demo_config.data.model_copy(update={"train": "my_rows.jsonl"}),
+            "training": demo_config.training.model_copy(
+                update={"packing": False, "batch_size": 16, "epochs": 2.0}
+            ),
+        }
     )
     window.settings_page.set_config(own)
     assert "percent" in window.settings_page.preview.note.text()
