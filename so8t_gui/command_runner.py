@@ -9,7 +9,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, QProcess, QProcessEnvironment, Signal
 
-from so8t_engine.i18n import _, language
+from so8t_engine.i18n import N_, _, language
 from so8t_engine.plain_text import visible
 
 KILL_AFTER_MS = 3000
@@ -17,6 +17,9 @@ KILL_AFTER_MS = 3000
 
 class CommandRunner(QObject):
     """Runs one command at a time.
+
+    Args:
+        not_started, exit_code: said by `failed` with ``reason`` or ``code`` where the command says nothing.
 
     Signals:
         said: a line of progress.
@@ -28,8 +31,15 @@ class CommandRunner(QObject):
     done = Signal(object)
     failed = Signal(str)
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(
+        self,
+        parent: QObject | None = None,
+        *,
+        not_started: str = N_("The command could not be started: %(reason)s."),
+        exit_code: str = N_("The command ended with exit code %(code)d."),
+    ) -> None:
         super().__init__(parent)
+        self._not_started, self._exit_code = not_started, exit_code
         self._process: QProcess | None = None
         self._cancelled = False
 
@@ -79,7 +89,7 @@ class CommandRunner(QObject):
         if error is QProcess.ProcessError.FailedToStart and self._process is not None:
             reason = self._process.errorString()
             self._release()
-            self.failed.emit(_("The command could not be started: %(reason)s.") % {"reason": reason})
+            self.failed.emit(_(self._not_started) % {"reason": reason})
 
     def _finished(self, code: int, _status: QProcess.ExitStatus) -> None:
         if self._process is None:
@@ -92,7 +102,7 @@ class CommandRunner(QObject):
         elif code == 0 and result is not None:
             self.done.emit(result)
         else:
-            self.failed.emit(_reason(result, code))
+            self.failed.emit(_said(result) or _(self._exit_code) % {"code": code})
 
     def _release(self) -> None:
         if self._process is not None:
@@ -108,9 +118,9 @@ def _parsed(output: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _reason(result: dict[str, Any] | None, code: int) -> str:
-    """The sentence of ``--json``'s error object, or the exit code where there is none."""
+def _said(result: dict[str, Any] | None) -> str:
+    """The sentence and mend of ``--json``'s error object; empty where there is none."""
     error = result.get("error") if result else None
-    if isinstance(error, dict):
-        return visible(f"{error.get('sentence', '')} {error.get('mend', '')}".strip())
-    return _("The command ended with exit code %(code)d.") % {"code": code}
+    if not isinstance(error, dict):
+        return ""
+    return visible(f"{error.get('sentence', '')} {error.get('mend', '')}".strip())

@@ -231,9 +231,9 @@ class SO8TModel(nn.Module):
         super().train(mode)
         if hasattr(self, "_layer_gates"):
             self._layer_gates.use(None)
-        if not mode and getattr(self, "before_evaluation", None) is not None:
-            assert self.before_evaluation is not None
-            self.before_evaluation()
+        give_back = getattr(self, "before_evaluation", None)
+        if not mode and give_back is not None:
+            give_back()
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from so8t_engine.config import Config
-from so8t_engine.data.packed import ROW_INDEX
 from so8t_engine.memory.needed import RECORDING_BYTES
 from so8t_engine.model.so8t_model import Batch, Divisors, LossReport, SO8TModel, StepTotals
 from so8t_engine.so8t.fused import triton_works
@@ -148,7 +147,7 @@ class RecordedPasses:
             torch.OutOfMemoryError: a recording does not fit; nothing was added to the gradients.
         """
         assert self._model.lean is not None
-        if not self.active or ROW_INDEX in batch or self._model.lean.offloads:
+        if not self.active or self._model.lean.offloads:
             return None
         key = self._key(batch, totals)
         recording = self._recordings.get(key)
@@ -165,7 +164,10 @@ class RecordedPasses:
             recording = self._record(key, batch)
             if recording is None:
                 return None
-        self._fill(recording.inputs, batch)
+        else:
+            self._fill(recording.inputs, batch)
+        # The same draw from the CPU's generator as an ordinary pass makes.
+        self._seeds_L.copy_(torch.randint(2**62, (len(self._seeds_L),)))
         recording.uses += 1
         recording.graph.replay()
         values = recording.values.clone()
@@ -213,30 +215,21 @@ class RecordedPasses:
         self._numbers.copy_(torch.tensor([*numbers, alpha_target, pet_weight], dtype=torch.float32))
 
     def _fill(self, inputs: Batch, batch: Batch) -> None:
-        # The same draw from the CPU's generator as an ordinary pass makes.
-        self._seeds_L.copy_(torch.randint(2**62, (len(self._seeds_L),)))
+        padding = {"labels_NT": IGNORE, "input_ids_NT": self._pad}
         for name, target in inputs.items():
-            source = batch[name]
-            if source.shape == target.shape:
-                target.copy_(source, non_blocking=True)
-                continue
-            target.fill_(self._filling(name))
-            target[:, : source.shape[1]].copy_(source, non_blocking=True)
-
-    def _filling(self, name: str) -> int:
-        return {"labels_NT": IGNORE, "input_ids_NT": self._pad}.get(name, 0)
+            target.fill_(padding.get(name, 0))
+            target[..., : batch[name].shape[-1]].copy_(batch[name], non_blocking=True)
 
     def _record(self, key: Key, batch: Batch) -> _Recording | None:
         rows, length, task, safety = key
         inputs = {
-            name: torch.full(
-                (rows, length) if name.endswith("_NT") else tensor.shape, self._filling(name),
+            name: torch.empty(
+                (rows, length) if name.endswith("_NT") else tensor.shape,
                 dtype=tensor.dtype, device=self._numbers.device,
             )
             for name, tensor in batch.items()
         }  # fmt: skip
-        for name, target in inputs.items():
-            target[..., : batch[name].shape[-1]].copy_(batch[name])
+        self._fill(inputs, batch)
         tokens, all_rows, task_rows, safety_rows, passes, alpha_target, pet_weight = self._numbers.unbind()
         divisors = Divisors(tokens, all_rows, task_rows, safety_rows, passes, task, safety)
 

@@ -40,9 +40,7 @@ class Offload:
 
     def begin(self) -> None:
         """A new forward pass; what an abandoned one left is forgotten once its copies are done."""
-        # A pass that is being recorded begins after a synchronisation, and must not look back.
-        if not torch.cuda.is_current_stream_capturing():
-            torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
         self._tickets.clear()
         self._leaving.clear()
 
