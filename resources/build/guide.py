@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,11 +29,12 @@ README = {
 def take(run: Path, folder: Path, language: str, theme: str) -> None:
     """A picture of every page in one language and theme. Raises `subprocess.CalledProcessError`."""
     options = ["--lang", language, "--theme", theme, "--screenshot-dir", str(folder), "--quit-when-done"]
-    subprocess.run(
-        [sys.executable, "-m", "so8t_gui.app", "--open", str(run), *options],
-        env=os.environ | {"QT_QPA_PLATFORM": "offscreen"},
-        check=True,
-    )
+    with tempfile.TemporaryDirectory() as fresh:  # the window's own size, whatever a person left behind
+        subprocess.run(
+            [sys.executable, "-m", "so8t_gui.app", "--open", str(run), *options],
+            env=os.environ | {"QT_QPA_PLATFORM": "offscreen", "XDG_CONFIG_HOME": fresh},
+            check=True,
+        )
 
 
 def main() -> int:

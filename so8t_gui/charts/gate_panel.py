@@ -92,14 +92,14 @@ class GatePanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
         layout.addLayout(words)
-        layout.addWidget(self.alpha, 3)
-        layout.addWidget(self.distance, 2)
         # Four below each other leave no room for their axes in a small window.
-        below = QHBoxLayout()
-        below.setSpacing(8)
-        below.addWidget(self.g, 1)
-        below.addWidget(self.pet, 1)
-        layout.addLayout(below, 2)
+        beside = QHBoxLayout()
+        beside.setSpacing(8)
+        beside.addWidget(self.distance, 1)
+        beside.addWidget(self.g, 1)
+        layout.addWidget(self.alpha, 3)
+        layout.addLayout(beside, 2)
+        layout.addWidget(self.pet, 2)
 
     def draw(self, model: RunModel, folder: Path | None = None) -> None:
         """Draw what the model holds; ``folder`` is the run's."""
