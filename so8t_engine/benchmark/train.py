@@ -114,57 +114,93 @@ def _plain(job: Job, base: nn.Module, config: Config) -> tuple[nn.Module, Callab
         model.gradient_checkpointing_enable({"use_reentrant": reentrant})
         model.enable_input_require_grads()
 
+    return model, _pass_of(model)
+
+
+def _pass_of(model: Any) -> Callable[[Tensor], Tensor]:  # noqa: ANN401
+    """A pass of a model that computes its own loss."""
+
     def one_pass(ids_NT: Tensor) -> Tensor:
         with torch.autocast("cuda", dtype=torch.bfloat16):
             loss: Tensor = model(input_ids=ids_NT, labels=ids_NT).loss
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        return loss.detach()
 
-    return model, one_pass
+    return one_pass
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A model and its optimizer, ready for whole steps.
+
+    Attributes:
+        step: one optimizer step on ids (N, T); what it returns tells the LM loss when called.
+        trainable: parameters that learn.
+    """
+
+    step: Callable[[Tensor], Callable[[], float]]
+    trainable: int
+
+
+def prepare_steps(job: Job, model: nn.Module | None = None) -> Steps:
+    """Everything a step of ``job`` needs, on the card.
+
+    Args:
+        model: of a stack that makes its own; its forward pass takes ``input_ids`` and ``labels``.
+    """
+    from so8t_engine.benchmark.random_base import random_base
+    from so8t_engine.model.loading import choose_dtype
+
+    device, config = torch.device("cuda", 0), _config(job)
+    if model is None:
+        if job.stack == "liger":
+            from liger_kernel.transformers import apply_liger_kernel_to_phi3
+
+            apply_liger_kernel_to_phi3()
+        base = random_base(
+            job.shape, config.model.quantization, double_quant=config.model.double_quant,
+            attention=config.model.attention, device=device,
+            dtype=choose_dtype(config.model.compute_dtype, device),
+        )  # fmt: skip
+        model, one_pass = (_so8t if job.stack == "so8t" else _plain)(job, base, config)
+    else:
+        one_pass = _pass_of(model)
+    optimizer, owner = _optimizer(model, config, job), model
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if job.cap_gib:
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(job.cap_gib * 2**30 / total)
+
+    def step(ids_NT: Tensor) -> Callable[[], float]:
+        loss = one_pass(ids_NT)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        owner.zero_grad(set_to_none=True)
+        terms = getattr(owner, "last_terms", None)
+        return lambda: float(loss if terms is None else terms["lm"][0])
+
+    return Steps(step, sum(p.numel() for p in parameters))
 
 
 def measure(job: Job) -> dict[str, Any]:
     """Run one job in this process; tokens/s is of the median step."""
-    from so8t_engine.benchmark.random_base import random_base
-    from so8t_engine.model.loading import choose_dtype
+    from so8t_engine.benchmark.random_base import SHAPES
 
-    device = torch.device("cuda", 0)
-    config = _config(job)
-    model_config = config.model
-    if job.stack == "liger":
-        from liger_kernel.transformers import apply_liger_kernel_to_phi3
-
-        apply_liger_kernel_to_phi3()
-    base = random_base(
-        job.shape, model_config.quantization, double_quant=model_config.double_quant,
-        attention=model_config.attention, device=device,
-        dtype=choose_dtype(model_config.compute_dtype, device),
-    )  # fmt: skip
-    vocabulary = int(base.config.vocab_size)  # type: ignore[union-attr, arg-type]
-    model, one_pass = (_so8t if job.stack == "so8t" else _plain)(job, base, config)
-    del base
-    optimizer = _optimizer(model, config, job)
+    device, vocabulary = torch.device("cuda", 0), int(SHAPES[job.shape]["vocab_size"])
+    prepared = prepare_steps(job)
     torch.cuda.empty_cache()
-    if job.cap_gib:
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(job.cap_gib * 2**30 / total)
     torch.cuda.reset_peak_memory_stats()
     fixed = torch.cuda.memory_allocated()
     random = torch.Generator().manual_seed(1)
     times, losses = [], []
-    parameters = [p for p in model.parameters() if p.requires_grad]
     for _step in range(job.warm + job.steps):
         ids_NT = torch.randint(3, vocabulary, (job.batch, job.length), generator=random).to(device)
         torch.cuda.synchronize()
         began = time.perf_counter()
-        loss = one_pass(ids_NT)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        model.zero_grad(set_to_none=True)
+        loss = prepared.step(ids_NT)
         torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-        terms = getattr(model, "last_terms", None)
-        losses.append(float(loss if terms is None else terms["lm"][0]))
+        losses.append(loss())
     median = statistics.median(times[job.warm :])
     return asdict(job) | {
         "tokens_per_s": job.batch * job.length / median, "step_s": median,
@@ -172,7 +208,7 @@ def measure(job: Job) -> dict[str, Any]:
         "peak_reserved": torch.cuda.max_memory_reserved(),
         "device_used": _device_used(device),
         "fixed": fixed, "losses": losses, "card": torch.cuda.get_device_name(device),
-        "trainable": sum(p.numel() for p in parameters), "torch": torch.__version__,
+        "trainable": prepared.trainable, "torch": torch.__version__,
     }  # fmt: skip
 
 

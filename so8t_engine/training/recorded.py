@@ -93,6 +93,7 @@ class RecordedPasses:
         #: None until it is known whether recording helps.
         self.active: bool | None = True if always else None
         self._warm = False
+        self._offloads = model.lean.offloads
 
     @staticmethod
     def impossible(model: SO8TModel, config: Config) -> str | None:
@@ -105,8 +106,6 @@ class RecordedPasses:
             return "Triton does not work here"
         if config.training.packing:
             return "rows are packed"
-        if model.lean.offloads:
-            return "the layers' inputs wait in system memory"
         if model.causal_lm.lm_head.weight.dtype != torch.bfloat16:
             return "the compute dtype is not bfloat16"
         return None
@@ -147,8 +146,11 @@ class RecordedPasses:
             torch.OutOfMemoryError: a recording does not fit; nothing was added to the gradients.
         """
         assert self._model.lean is not None
-        if not self.active or self._model.lean.offloads:
+        if not self.active:
             return None
+        if self._model.lean.offloads != self._offloads:  # a recovery has begun to
+            self.release()
+            self._offloads = self._model.lean.offloads
         key = self._key(batch, totals)
         recording = self._recordings.get(key)
         if recording is None and not (self._warm or gradients_are_zero):
@@ -257,7 +259,9 @@ class RecordedPasses:
                 self._model.gradients.zero()
             # Autograd's nodes of an earlier pass would bind this one to their stream.
             gc.collect()
-            lean.angles_for(length, self._model.causal_lm.lm_head.weight.new_empty(()))
+            head = self._model.causal_lm.lm_head.weight
+            lean.angles_for(length, head.new_empty(()))
+            hosts = lean.reserve_host(rows * max(length, self._longest) * head.shape[1], head.dtype)
             graph = torch.cuda.CUDAGraph()
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
@@ -274,7 +278,7 @@ class RecordedPasses:
             return None
         self._warm = True
         log.info("recorded: %d rows of %d tokens", rows, length)
-        self._recordings[key] = _Recording(graph, inputs, names, values, [lean.angles])
+        self._recordings[key] = _Recording(graph, inputs, names, values, [lean.angles, hosts])
         return self._recordings[key]
 
     def _give_up(self, generator: torch.Generator, drawn: Tensor) -> None:

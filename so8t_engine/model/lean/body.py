@@ -84,6 +84,10 @@ class LeanBody:
             self._offload = Offload(device)
         return self.offloads
 
+    def reserve_host(self, elements: int, dtype: torch.dtype) -> list[Tensor]:
+        """The buffers that layers' inputs of so many elements will wait in; none without offloading."""
+        return [] if self._offload is None else self._offload.reserve(len(self.layers), elements, dtype)
+
     @property
     def tile(self) -> int:
         """Tokens of the MLP at a time."""

@@ -65,26 +65,26 @@ def on_card(seeds_L: Tensor) -> list[Seed]:
 def kept(input_tI: Tensor, probability: float, seed: Seed) -> Tensor:
     """The input with elements at 0, each with the probability; a new tensor, not scaled."""
     if isinstance(seed, CardSeed):
-        return _by_kernel(input_tI.contiguous(), torch.empty_like(input_tI), probability, seed, add=False)
+        return _by_kernel(input_tI.contiguous(), torch.empty_like(input_tI), probability, seed)
     return _mask(input_tI, probability, seed).mul_(input_tI)
 
 
-def add_kept(out_tI: Tensor, input_tI: Tensor, probability: float, seed: Seed) -> None:
-    """Add to ``out_tI`` what `kept` keeps of ``input_tI``, in place; both contiguous."""
+def keep_in_place(values_tI: Tensor, probability: float, seed: Seed) -> None:
+    """Put the elements that `kept` drops of a contiguous tensor to 0."""
     if isinstance(seed, CardSeed):
-        _by_kernel(input_tI, out_tI, probability, seed, add=True)
+        _by_kernel(values_tI, values_tI, probability, seed)
     else:
-        out_tI.addcmul_(input_tI, _mask(input_tI, probability, seed))
+        values_tI.mul_(_mask(values_tI, probability, seed))
 
 
-def _by_kernel(input_tI: Tensor, out_tI: Tensor, probability: float, seed: CardSeed, *, add: bool) -> Tensor:
+def _by_kernel(input_tI: Tensor, out_tI: Tensor, probability: float, seed: CardSeed) -> Tensor:
     from so8t_engine.model.lean.kernels import keep_elements
 
     size = input_tI.numel()
     with on_device_of(input_tI):
         keep_elements[(-(-size // (4 * _WIDTH)),)](
             input_tI, out_tI, seed.seeds_L, seed.index, seed.salt, 1.0 - probability, size,
-            ADD=add, WIDTH=_WIDTH, num_warps=4,
+            WIDTH=_WIDTH, num_warps=4,
         )  # fmt: skip
     return out_tI
 

@@ -175,19 +175,15 @@ def loss_rows(
 
 
 @triton.jit
-def _keep_quarter(input_ptr, out_ptr, at, size, drawn, keep, ADD: tl.constexpr):
+def _keep_quarter(input_ptr, out_ptr, at, size, drawn, keep):
     inside = at < size
     value = tl.where(drawn < keep, tl.load(input_ptr + at, mask=inside, other=0.0), 0.0)
-    if ADD:
-        value = (value.to(tl.float32) + tl.load(out_ptr + at, mask=inside, other=0.0)).to(value.dtype)
     tl.store(out_ptr + at, value, mask=inside)
 
 
 @triton.jit(do_not_specialize=["index", "salt"])
-def keep_elements(
-    input_ptr, out_ptr, seed_ptr, index, salt, keep, size, ADD: tl.constexpr, WIDTH: tl.constexpr
-):  # fmt: skip
-    """out = input where a draw is below ``keep``, else 0; with ADD added to what is there.
+def keep_elements(input_ptr, out_ptr, seed_ptr, index, salt, keep, size, WIDTH: tl.constexpr):
+    """out = input where a draw is below ``keep``, else 0; both may be the same.
 
     Four numbers come from one counter of Philox (Salmon et al. 2011), a quarter of the strip each. The seed
     is read from the card, so that a recorded pass draws anew when it is replayed.
@@ -196,7 +192,36 @@ def keep_elements(
     counter = tl.program_id(0).to(tl.int64) * WIDTH + place
     first = tl.program_id(0).to(tl.int64) * (4 * WIDTH) + place
     one, two, three, four = tl.rand4x(tl.load(seed_ptr + index) ^ salt, counter)
-    _keep_quarter(input_ptr, out_ptr, first, size, one, keep, ADD)
-    _keep_quarter(input_ptr, out_ptr, first + WIDTH, size, two, keep, ADD)
-    _keep_quarter(input_ptr, out_ptr, first + 2 * WIDTH, size, three, keep, ADD)
-    _keep_quarter(input_ptr, out_ptr, first + 3 * WIDTH, size, four, keep, ADD)
+    _keep_quarter(input_ptr, out_ptr, first, size, one, keep)
+    _keep_quarter(input_ptr, out_ptr, first + WIDTH, size, two, keep)
+    _keep_quarter(input_ptr, out_ptr, first + 2 * WIDTH, size, three, keep)
+    _keep_quarter(input_ptr, out_ptr, first + 3 * WIDTH, size, four, keep)
+
+
+@triton.jit
+def dequantise_4bit(
+    packed_ptr, scale_ptr, table_ptr, scale_table_ptr, scale_scale_ptr, offset_ptr, out_ptr, blocks,
+    NESTED: tl.constexpr, BLOCK: tl.constexpr, SCALE_BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """out = table[code] · scale, ROWS blocks of BLOCK values; two codes a byte, the first in its high half.
+
+    With NESTED the scales are codes themselves: scale = scale_table[code] · scale_scale + offset.
+    """
+    block = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = block < blocks
+    if NESTED:
+        code = tl.load(scale_ptr + block, mask=inside, other=0).to(tl.int32)
+        scale = tl.load(scale_table_ptr + code) * tl.load(
+            scale_scale_ptr + block // SCALE_BLOCK, mask=inside, other=0.0
+        )
+        scale += tl.load(offset_ptr)
+    else:
+        scale = tl.load(scale_ptr + block, mask=inside, other=0.0)
+    place = tl.arange(0, BLOCK // 2)
+    at = block[:, None] * (BLOCK // 2) + place[None, :]
+    byte = tl.load(packed_ptr + at, mask=inside[:, None], other=0).to(tl.int32)
+    first = tl.load(table_ptr + (byte >> 4)) * scale[:, None]
+    second = tl.load(table_ptr + (byte & 15)) * scale[:, None]
+    values = tl.interleave(first, second).to(out_ptr.dtype.element_ty)
+    unit = tl.arange(0, BLOCK)
+    tl.store(out_ptr + block[:, None] * BLOCK + unit[None, :], values, mask=inside[:, None])

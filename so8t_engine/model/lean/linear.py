@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from so8t_engine.model.lean.dropout import Seed, add_kept, kept
-from so8t_engine.model.lean.ops import dequantise_rows
+from so8t_engine.model.lean.dropout import Seed, keep_in_place, kept
+from so8t_engine.model.lean.ops import dequantise_4bit, dequantise_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,7 @@ class LoraLinear:
 
         if isinstance(self.base, bnb.nn.Linear4bit):
             stored = self.base.weight
-            weight_OI: Tensor = bnb.functional.dequantize_4bit(stored.data, stored.quant_state)
-            return weight_OI.to(dtype)
+            return dequantise_4bit(stored.data, stored.quant_state, dtype)
         if isinstance(self.base, bnb.nn.Linear8bitLt):
             # The scales move from the weight to the state with the layer's own first forward pass.
             scales_O = self.base.weight.SCB if self.base.weight.SCB is not None else self.base.state.SCB
@@ -69,37 +68,37 @@ class LoraLinear:
 
     def forward(self, input_tI: Tensor, weight_OI: Tensor, seed: Seed | None) -> Tensor:
         """y of shape (t, O). ``seed`` fixes the dropout; None is evaluation."""
-        bias = self.base.bias
-        out_tO = (
-            input_tI @ weight_OI.T
-            if bias is None
-            else torch.addmm(bias.to(input_tI.dtype), input_tI, weight_OI.T)
-        )
-        if self.a_rI is not None and self.b_Or is not None:
-            kept_tI, scale = self._dropped(input_tI, seed)
-            low_tr = kept_tI @ self.a_rI.detach().to(input_tI.dtype).T
-            out_tO.addmm_(low_tr, self.b_Or.detach().to(input_tI.dtype).T, alpha=scale)
-        return out_tO
+        bias = None if self.base.bias is None else self.base.bias.to(input_tI.dtype)
+        if self.a_rI is None or self.b_Or is None:
+            return input_tI @ weight_OI.T if bias is None else torch.addmm(bias, input_tI, weight_OI.T)
+        kept_tI, scale = self._dropped(input_tI, seed)
+        low_tr = (kept_tI @ self.a_rI.detach().to(input_tI.dtype).T).mul_(scale)
+        del kept_tI
+        b_rO = self.b_Or.detach().to(input_tI.dtype).T
+        # LoRA's share first: the large product then adds to it where it writes anyway, which costs one pass
+        # over the output less than the other order.
+        out_tO = low_tr @ b_rO if bias is None else torch.addmm(bias, low_tr, b_rO)
+        return out_tO.addmm_(input_tI, weight_OI.T)
 
     def backward(
         self, grad_tO: Tensor, input_tI: Tensor, weight_OI: Tensor, seed: Seed | None, want_input: bool = True
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """``(d input (t, I), d A (r, I), d B (O, r))`` of `forward` with the same arguments."""
-        grad_input_tI = grad_tO @ weight_OI if want_input else None
         if self.a_rI is None or self.b_Or is None:
-            return grad_input_tI, None, None
+            return grad_tO @ weight_OI if want_input else None, None, None
         a_rI, b_Or = self.a_rI.detach().to(input_tI.dtype), self.b_Or.detach().to(input_tI.dtype)
         kept_tI, scale = self._dropped(input_tI, seed)
         low_tr = (kept_tI @ a_rI.T).mul_(scale)
         grad_b_Or = grad_tO.T @ low_tr
         grad_low_tr = (grad_tO @ b_Or).mul_(scale)
         grad_a_rI = grad_low_tr.T @ kept_tI
-        if grad_input_tI is not None:
-            if seed is None or not self.dropout:
-                grad_input_tI.addmm_(grad_low_tr, a_rI)
-            else:
-                add_kept(grad_input_tI, grad_low_tr @ a_rI, self.dropout, seed)
-        return grad_input_tI, grad_a_rI, grad_b_Or
+        del kept_tI, low_tr
+        if not want_input:
+            return None, grad_a_rI, grad_b_Or
+        grad_input_tI = grad_low_tr @ a_rI
+        if seed is not None and self.dropout:
+            keep_in_place(grad_input_tI, self.dropout, seed)
+        return grad_input_tI.addmm_(grad_tO, weight_OI), grad_a_rI, grad_b_Or
 
     def _dropped(self, input_tI: Tensor, seed: Seed | None) -> tuple[Tensor, float]:
         """The input with dropped elements at 0, and the scale that makes up for them exactly."""

@@ -40,9 +40,18 @@ class Offload:
 
     def begin(self) -> None:
         """A new forward pass; what an abandoned one left is forgotten once its copies are done."""
-        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        main = torch.cuda.current_stream(self._device)
+        # First this way round: a recording takes in only streams that have waited for its own.
+        self._stream.wait_stream(main)
+        main.wait_stream(self._stream)
         self._tickets.clear()
         self._leaving.clear()
+
+    def reserve(self, places: int, elements: int, dtype: torch.dtype) -> list[Tensor]:
+        """Make all buffers now, for inputs of so many elements: a recording must not. Returns them."""
+        for place in range(places):
+            self._host(place, torch.empty(elements, dtype=dtype, device="meta"))
+        return [self._buffers[place] for place in range(places)]
 
     def push(self, hidden: Tensor) -> Ticket:
         """Begin to copy ``hidden`` out. It stays on the card until the next push."""

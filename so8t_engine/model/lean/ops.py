@@ -6,7 +6,8 @@ The callers are autograd functions that choose themselves what to keep.
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +17,8 @@ from so8t_engine.so8t.fused import kernels_on, on_device_of
 
 Activation = Literal["silu", "gelu_tanh"]
 _STRIP = 1024
-#: Heads of a token that one program rotates.
-_HEADS = 16
+#: Heads of a token that one program rotates, and blocks of 4-bit codes that one dequantises.
+_HEADS, _BLOCKS = 16, 32
 
 
 def _power_of_two(size: int) -> int:
@@ -184,4 +185,33 @@ def dequantise_rows(code_OI: Tensor, scale_O: Tensor, dtype: torch.dtype) -> Ten
     rows, size = code_OI.shape
     with on_device_of(out_OI):
         kernel[(rows, -(-size // _STRIP))](code_OI, scale_O.float(), out_OI, size, WIDTH=_STRIP, num_warps=4)
+    return out_OI
+
+
+def dequantise_4bit(packed: Tensor, state: Any, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """A 4-bit layer's weight (O, I) in ``dtype``, the values that bitsandbytes' own routine gives.
+
+    On a card one kernel reads codes and nested scales and writes the weight; bitsandbytes takes three and
+    a buffer of scales.
+
+    Args:
+        packed: two codes a byte. state: bitsandbytes' ``QuantState`` (Dettmers et al. 2023, QLoRA).
+    """
+    nested = bool(state.nested)
+    if not kernels_on(packed.new_empty(1, dtype=dtype)) or math.prod(state.shape) % state.blocksize:
+        import bitsandbytes as bnb
+
+        plain_OI: Tensor = bnb.functional.dequantize_4bit(packed, state)
+        return plain_OI.to(dtype)
+    out_OI = torch.empty(state.shape, dtype=dtype, device=packed.device)
+    from so8t_engine.model.lean.kernels import dequantise_4bit as kernel
+
+    blocks, own = out_OI.numel() // state.blocksize, state.state2 if nested else state
+    with on_device_of(out_OI):
+        # Without fusing: a product and a sum are rounded one by one, as bitsandbytes rounds them.
+        kernel[(-(-blocks // _BLOCKS),)](
+            packed, state.absmax, state.code, own.code, own.absmax, state.offset if nested else own.absmax,
+            out_OI, blocks, NESTED=nested, BLOCK=state.blocksize, SCALE_BLOCK=own.blocksize, ROWS=_BLOCKS,
+            num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
     return out_OI
