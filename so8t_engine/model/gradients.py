@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-#: Elements; each gradient begins at a multiple of it, which keeps vectorised loads aligned.
-ALIGNMENT = 64
+#: Elements; each gradient begins at a multiple of it: so many values share a scale of 8-bit moments.
+ALIGNMENT = 256
 
 
 def padded(count: int) -> int:
@@ -33,7 +33,10 @@ class FlatGradients:
         first = self._parameters[0]
         self.flat = torch.zeros(total, dtype=first.dtype, device=first.device)
         self._views, start = [], 0
+        #: id of a parameter → where its gradient begins.
+        self.places: dict[int, int] = {}
         for parameter in self._parameters:
+            self.places[id(parameter)] = start
             self._views.append(self.flat[start : start + parameter.numel()].view_as(parameter))
             start += padded(parameter.numel())
         self.zero()
@@ -45,6 +48,17 @@ class FlatGradients:
         if len(kinds) != 1 or next(iter(kinds))[1].type != "cuda":
             return None
         return cls(parameters)
+
+    def gather(self) -> None:
+        """Put gradients that came from elsewhere into the buffer; one that is missing counts as 0."""
+        for parameter, view in zip(self._parameters, self._views, strict=True):
+            if parameter.grad is None:
+                view.zero_()
+            elif parameter.grad.data_ptr() != view.data_ptr():
+                view.copy_(parameter.grad)
+            else:
+                continue
+            parameter.grad = view
 
     def zero(self) -> None:
         """Clear all gradients, and put them back in their places."""

@@ -60,6 +60,8 @@ def make_optimizer(model: SO8TModel, config: Config) -> torch.optim.Optimizer:
         return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
     import bitsandbytes as bnb
 
+    from so8t_engine.training.adamw_8bit import AdamW8bit, PagedAdamW8bit
+
     paged = config.training.optimizer == "paged_adamw_8bit" and on_card
     manager = bnb.optim.GlobalOptimManager.get_instance()
     # It knows parameters by id(), which Python gives to others once a run is gone.
@@ -67,8 +69,9 @@ def make_optimizer(model: SO8TModel, config: Config) -> torch.optim.Optimizer:
     for parameter in model.so8t.parameters():
         manager.register_parameters([parameter])
         manager.override_config(parameter, "optim_bits", 32)
-    kind = bnb.optim.PagedAdamW8bit if paged else bnb.optim.AdamW8bit
-    optimizer: torch.optim.Optimizer = kind(groups, betas=(0.9, 0.999), eps=1e-8)
+    optimizer = (PagedAdamW8bit if paged else AdamW8bit)(groups, betas=(0.9, 0.999), eps=1e-8)
+    if model.gradients is not None:
+        optimizer.join(groups[0]["params"], model.gradients)
     return optimizer
 
 

@@ -38,7 +38,9 @@ def made(quantization: str, **settings: Any) -> tuple[SO8TModel, RecordedPasses]
         if "lora_B" in name:  # not 0: otherwise A has no gradient
             torch.nn.init.normal_(parameter, std=0.05)
     model.gradients = FlatGradients.for_training(list(model.trainable().values()))
-    return model, RecordedPasses(model, 256, 0, limit=2**36, always=True)
+    recorded = RecordedPasses(model, 256, 0, limit=2**36, always=True)
+    model.before_evaluation = recorded.release  # as the trainer has it
+    return model, recorded
 
 
 def batch_of(rows: int, length: int, seed: int) -> dict[str, Tensor]:
@@ -83,6 +85,7 @@ def both(model: SO8TModel, recorded: RecordedPasses, batch: dict[str, Tensor], s
         {},
         {"training.gradient_checkpointing": False},
         {"so8t.gate_layers": [1], "memory.kept_layers": 1},
+        {"memory.offload_activations": True},
     ],
 )
 def test_a_replayed_pass_is_an_ordinary_one(quantization: str, settings: dict[str, Any]) -> None:
