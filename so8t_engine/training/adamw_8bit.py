@@ -1,8 +1,8 @@
 """bitsandbytes' 8-bit AdamW without waiting for the card, and one call for tensors that lie side by side.
 
 bitsandbytes updates tensor by tensor and waits for the card after each: 260 waits a step for the LoRA
-matrices of a Phi-3-class model, measured 20 ms where the card works 1 ms. Blocks of 256 values share a scale and each
-tensor begins a block, so that one call over all of them gives the same bits as one call for each.
+matrices of a Phi-3-class model, measured 20 ms where the card works 1 ms. Blocks of 256 values share a scale
+and each tensor begins a block, so that one call over all of them gives the same bits as one call for each.
 """
 
 from __future__ import annotations

@@ -4,11 +4,13 @@
 quantisation, LoRA r 16 on the four fused modules without dropout, batch 1, checkpointing, paged 8-bit AdamW,
 rows of full length. Each stack is a process of its own that goes through the lengths, and stacks take turns.
 Unsloth loads weights from disk, so a random checkpoint is written first; the others make theirs on the card.
+Its process keeps its model from length to length, and each length goes on from the weights of the one before.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import subprocess
@@ -18,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-STACKS = ("so8t", "unsloth", "plain")
+STACKS = ("so8t", "unsloth", "plain", "liger")
 TARGETS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 
 
@@ -86,13 +88,12 @@ def worker(options: argparse.Namespace) -> int:
 
     from so8t_engine.benchmark.train import Job, prepare_steps
 
+    own = unsloth_model(options.base, max(options.length)) if options.worker == "unsloth" else None
     for length in options.length:
         torch.cuda.empty_cache()
         settings = json.loads(options.settings)
         job = Job(options.worker, "phi35", "nf4", length, settings=settings)
-        own = unsloth_model(options.base, length) if options.worker == "unsloth" else None
         made = prepare_steps(job, own)
-        del own
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         times, losses = [], []
@@ -116,7 +117,8 @@ def worker(options: argparse.Namespace) -> int:
         }  # fmt: skip
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
-        del made
+        del made, loss
+        gc.collect()
     return 0
 
 
