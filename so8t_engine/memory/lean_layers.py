@@ -52,7 +52,6 @@ class LayerShape:
     contract: LinearShape
     width: int
     dropout: bool
-    double_quant: bool = True
     flash: bool = True
 
     @property
@@ -69,25 +68,21 @@ def weight(tape: Tape, shape: LayerShape, linear: LinearShape) -> Held | None:
     """The weight in the compute type; a new tensor where it is stored quantised."""
     if linear.kind == "none":
         return None
-    size = linear.inputs * linear.outputs
-    scales = None
-    if linear.kind == "nf4" and shape.double_quant:
-        scales = tape.add(WEIGHT, size // 64 * F32)
-    made = tape.add(WEIGHT, size * shape.width)
-    tape.drop(scales)
-    return made
+    return tape.add(WEIGHT, linear.inputs * linear.outputs * shape.width)
 
 
 def linear_forward(tape: Tape, shape: LayerShape, linear: LinearShape, tokens: int, *, train: bool) -> Held:
-    """y = W x + s B A x of so many tokens; the caller holds W."""
+    """y = s B A x + W x of so many tokens; the caller holds W."""
     width = shape.width
+    if not linear.rank:
+        return tape.add(WORK, tokens * linear.outputs * width)
+    dropped = tape.add(WORK, tokens * linear.inputs * width) if train and shape.dropout else None
+    copy = _copy(tape, shape, linear.rank * linear.inputs)
+    low = tape.add(WORK, tokens * linear.rank * width)
+    tape.drop(copy, dropped)
+    copy = _copy(tape, shape, linear.rank * linear.outputs)
     out = tape.add(WORK, tokens * linear.outputs * width)
-    if linear.rank:
-        dropped = tape.add(WORK, tokens * linear.inputs * width) if train and shape.dropout else None
-        copy = _copy(tape, shape, linear.rank * linear.inputs)
-        low = tape.add(WORK, tokens * linear.rank * width)
-        tape.drop(copy)
-        tape.drop(_copy(tape, shape, linear.rank * linear.outputs), low, dropped)
+    tape.drop(copy, low)
     return out
 
 
@@ -101,9 +96,8 @@ def linear_backward(
 ) -> tuple[Held, list[Held]]:
     """The input's gradient, and those of A and B in the compute type."""
     width, rank = shape.width, linear.rank
-    grad_input = tape.add(WORK, tokens * linear.inputs * width)
     if not rank:
-        return grad_input, []
+        return tape.add(WORK, tokens * linear.inputs * width), []
     copies = [_copy(tape, shape, rank * linear.inputs), _copy(tape, shape, rank * linear.outputs)]
     dropped = tape.add(WORK, tokens * linear.inputs * width) if shape.dropout else None
     low = tape.add(WORK, tokens * rank * width)
@@ -111,10 +105,11 @@ def linear_backward(
     grad_b = tape.add(term, rank * linear.outputs * width)
     grad_low = tape.add(WORK, tokens * rank * width)
     grad_a = tape.add(term, rank * linear.inputs * width)
+    tape.drop(dropped, low)
+    grad_input = tape.add(WORK, tokens * linear.inputs * width)
     if shape.dropout:
-        product = tape.add(WORK, tokens * linear.inputs * width)
-        tape.drop(tape.add(WORK, tokens * linear.inputs * width), product)
-    tape.drop(*copies, dropped, low, grad_low)
+        tape.drop(tape.add(WORK, tokens * linear.inputs * width))
+    tape.drop(*copies, grad_low)
     return grad_input, [grad_a, grad_b]
 
 

@@ -55,7 +55,7 @@ def step_shape(config: Config, geometry: ModelGeometry, *, compute: int, flash: 
         heads=geometry.heads, kv_heads=geometry.kv_heads, head_dim=geometry.head_dim,
         projections=tuple(linears[:before]), output=linears[before],
         expand=tuple(linears[before + 1 : -1]), contract=linears[-1],
-        width=compute, dropout=config.lora.dropout > 0, double_quant=config.model.double_quant, flash=flash,
+        width=compute, dropout=config.lora.dropout > 0, flash=flash,
     )  # fmt: skip
     gradients = sum(linear.rank * (linear.inputs + linear.outputs) * F32 for linear in linears)
     return StepShape(

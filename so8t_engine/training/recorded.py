@@ -257,8 +257,10 @@ class RecordedPasses:
                 torch.cuda.synchronize()
                 assert self._model.gradients is not None
                 self._model.gradients.zero()
-            # Autograd's nodes of an earlier pass would bind this one to their stream.
+            # Autograd's nodes of an earlier pass would bind this one to their stream; and what ordinary
+            # passes left cached cannot be used by a recording, whose memory is its own.
             gc.collect()
+            torch.cuda.empty_cache()
             head = self._model.causal_lm.lm_head.weight
             lean.angles_for(length, head.new_empty(()))
             hosts = lean.reserve_host(rows * max(length, self._longest) * head.shape[1], head.dtype)

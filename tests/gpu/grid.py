@@ -90,6 +90,9 @@ def grid() -> dict[str, Settings]:
     add("phi35", "nf4", 2048, so8t__gate_layers=[16], so8t__gate_final=False)
     for length in (512, 4096):
         add("phi35", "nf4", length, evaluation=False)
+    for length in (512, 2048, 4096):
+        add("phi35", "nf4", length, OFFLOADED, training__recorded_passes="on")
+    add("phi35", "nf4", 2048, training__recorded_passes="on")
     add("phi35", "nf4", 2048, model__double_quant=False)
     add("phi35", "nf4", 1024, training__accumulation=1)
     for shape, kind, length in itertools.product(
