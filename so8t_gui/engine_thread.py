@@ -32,6 +32,7 @@ class _Detached(Exception):  # noqa: N818  (no error: the way out of a loop)
 class WindowSession(EngineSession):
     """A session that can be left while its trainer lives on."""
 
+    gives_way = True
     _leaving = False
 
     @classmethod

@@ -6,7 +6,6 @@ ends the process. Answers: ``loaded``, ``heads``, ``token``, ``done``, ``error``
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
@@ -17,12 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-import psutil
-
 from so8t_engine import i18n
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
-from so8t_engine.threads import wait_passively
+from so8t_engine.threads import give_way, wait_passively
 
 
 def _own_output() -> TextIO:
@@ -142,17 +139,11 @@ class _Child:
         self.tell("done", seconds=time.perf_counter() - began, tokens=count, stopped=self._stop.is_set())
 
 
-def _give_way() -> None:
-    """The window and a training come before an answer when processors are short."""
-    low = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 5)  # the class on Windows, a nice value elsewhere
-    with contextlib.suppress(psutil.Error, OSError):
-        psutil.Process().nice(low)
-
-
 def main() -> None:
     """``python -m so8t_engine.serving.chat_child RUN [DEVICE]``."""
     out = _own_output()
-    _give_way()
+    # The window and a training come before an answer.
+    give_way(10)
     wait_passively()
     i18n.set_language(i18n.system_language())
     child = _Child(out)

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from so8t_engine import i18n
+from so8t_engine.config import Config
 from so8t_engine.errors import RunError
+from so8t_engine.memory.nvml import NvmlMissing, read_memory
 from so8t_engine.redaction import RedactingFormatter, RedactingStream
+from so8t_engine.threads import give_way
 from so8t_engine.training.control import RunControl, begin
 from so8t_engine.training.importing import import_trainer
 from so8t_engine.training.process import ProcessMark
@@ -30,12 +33,20 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+def _without_card(config: Config) -> bool:
+    """Whether the processors do the work: on a card, a launch that comes late leaves the card idle."""
+    return config.model.device == "cpu" or (
+        config.model.device == "auto" and isinstance(read_memory(), NvmlMissing)
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Train the run in the given directory; standard output and error are its log."""
     parser = argparse.ArgumentParser(prog="so8t-trainer")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--owner", help="pid and creation time of the program that started this, as JSON")
+    parser.add_argument("--give-way", action="store_true", help="a window is looked at beside it")
     options = parser.parse_args(arguments)
     faulthandler.enable()
     os.umask(0o077)
@@ -48,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     i18n.set_language(i18n.system_language())
     run = RunDirectory.open(options.run_dir)
     settings = readable_config(run).run
+    if options.give_way and _without_card(readable_config(run)):
+        give_way()
     owner: ProcessMark | None = None
     if options.owner and settings.when_window_dies == "save_and_stop":
         owner = ProcessMark.parse(options.owner)

@@ -42,6 +42,9 @@ class EngineSession:
         attach: follow a trainer that somebody else started.
     """
 
+    #: Whether a trainer without a card comes after the program that shows it, when processors are short.
+    gives_way = False
+
     def __init__(
         self, run: RunDirectory, *, placement: str = "process", resume: bool = False, attach: bool = False
     ) -> None:
@@ -141,6 +144,8 @@ class EngineSession:
         self.run.heartbeat.unlink(missing_ok=True)
         if self._resume:
             command.append("--resume")
+        if self.gives_way:
+            command.append("--give-way")
         flags = 0
         if sys.platform == "win32":
             flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
