@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 #: Elements; each gradient begins at a multiple of it: so many values share a scale of 8-bit moments.
 ALIGNMENT = 256
@@ -49,8 +49,8 @@ class FlatGradients:
             return None
         return cls(parameters)
 
-    def gather(self) -> None:
-        """Put gradients that came from elsewhere into the buffer; one that is missing counts as 0."""
+    def gather(self) -> Tensor:
+        """The buffer, with gradients from elsewhere put into it; one that is missing counts as 0."""
         for parameter, view in zip(self._parameters, self._views, strict=True):
             if parameter.grad is None:
                 view.zero_()
@@ -59,6 +59,7 @@ class FlatGradients:
             else:
                 continue
             parameter.grad = view
+        return self.flat
 
     def zero(self) -> None:
         """Clear all gradients, and put them back in their places."""

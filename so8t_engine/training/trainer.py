@@ -122,7 +122,7 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
             data_collator=collate if self.shares is None else ShareCollator(collate),
             callbacks=[Boundary(self)],
         )
-        self.recorded = _recorded(model, config, collate.pad_token_id, self.world)
+        self.recorded = _recorded(model, config, collate.pad_token_id)
         if self.recorded is not None:
             model.before_evaluation = self.recorded.release
         # It prints on standard output, which belongs to --json.
@@ -242,7 +242,9 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
             self.world.cards.setdefault(rank, {}).update(heard.get("card") or {})
         terms = self.observer.terms
         shares = terms.packed(self.args.device)
-        terms.unpack(self.world.reduce(list(self.so8t_model.trainable().values()), shares))
+        model = self.so8t_model
+        flat = None if model.gradients is None else model.gradients.gather()
+        terms.unpack(self.world.reduce(list(model.trainable().values()), shares, flat))
 
     def _make_room(self, model: torch.nn.Module, reason: str) -> None:
         if self.recorded is not None:
@@ -402,11 +404,11 @@ def _batches(config: Config, lengths: list[int]) -> EpochBatches | PackedBatches
     return EpochBatches(lengths, training.batch_size, training.seed, training.length_grouping)
 
 
-def _recorded(model: SO8TModel, config: Config, pad_token_id: int, world: World) -> RecordedPasses | None:
+def _recorded(model: SO8TModel, config: Config, pad_token_id: int) -> RecordedPasses | None:
     """None where passes run as usual; otherwise the model's gradients are put into one buffer."""
     if config.training.recorded_passes == "off":
         return None
-    reason = "several processes share a step" if world.size > 1 else RecordedPasses.impossible(model, config)
+    reason = RecordedPasses.impossible(model, config)
     model.gradients = None if reason else FlatGradients.for_training(list(model.trainable().values()))
     if model.gradients is None:
         log.warning("passes are not recorded: %s", reason or "the gradients are of several kinds")

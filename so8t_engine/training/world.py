@@ -157,12 +157,22 @@ class World:
         for tensor in tensors:
             dist.broadcast(tensor.detach(), 0, group=self._card_group)
 
-    def reduce(self, parameters: Sequence[nn.Parameter], extra_E: Tensor) -> Tensor:
+    def reduce(
+        self, parameters: Sequence[nn.Parameter], extra_E: Tensor, flat: Tensor | None = None
+    ) -> Tensor:
         """Sum all processes' gradients, in place, and ``extra_E`` of float32, which is returned.
+
+        Args:
+            flat: holds all gradients, where they lie in one buffer; in every process or in none.
 
         A parameter without a gradient in every process keeps none. Sums are the same to the bit everywhere.
         """
         if self.size == 1:
+            return extra_E
+        if flat is not None:
+            dist.all_reduce(flat, group=self._card_group)
+            extra_E = extra_E.float()
+            dist.all_reduce(extra_E, group=self._card_group)
             return extra_E
         there_P = torch.tensor([float(p.grad is not None) for p in parameters], device=extra_E.device)
         small = torch.cat((extra_E.float(), there_P))

@@ -53,6 +53,7 @@ def worker(options: argparse.Namespace) -> int:
             "training": {
                 "batch_size": 1, "accumulation": options.accumulation, "max_steps": options.steps,
                 "optimizer": "paged_adamw_8bit", "learning_rate": 2e-4,
+                "recorded_passes": "on" if options.recorded else "off",
             },
             "memory": {"offload_activations": options.offload},
             "checkpoints": {"every_minutes": None},
@@ -120,6 +121,7 @@ def measure(options: argparse.Namespace, processes: int, result: Path) -> dict[s
         "--length", str(options.length), "--steps", str(options.steps),
         "--accumulation", str(options.accumulation),
         *(["--cpu"] if options.cpu else []), *(["--offload"] if options.offload else []),
+        *(["--recorded"] if options.recorded else []),
     ]  # fmt: skip
     launcher: list[str] = []
     if processes > 1 and options.cpu:
@@ -159,6 +161,7 @@ def main() -> int:
     parser.add_argument("--accumulation", type=int, default=8, help="rows of an optimizer step")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--recorded", action="store_true", help="passes are recorded as CUDA graphs")
     parser.add_argument("--offload", action="store_true", help="layers' inputs wait in system memory")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds of one run")

@@ -76,6 +76,12 @@ def unsloth_model(folder: Path, longest: int) -> Any:  # noqa: ANN401
     return FastLanguageModel.for_training(model) or model
 
 
+def at_length(text: str) -> tuple[int, dict[str, Any]]:
+    """Settings of this program for one length."""
+    length, _is, settings = text.partition("=")
+    return int(length), json.loads(settings)
+
+
 def worker(options: argparse.Namespace) -> int:
     """One stack, length after length. One JSON object a line."""
     if options.worker == "unsloth":
@@ -91,7 +97,7 @@ def worker(options: argparse.Namespace) -> int:
     own = unsloth_model(options.base, max(options.length)) if options.worker == "unsloth" else None
     for length in options.length:
         torch.cuda.empty_cache()
-        settings = json.loads(options.settings)
+        settings = json.loads(options.settings) | dict(options.at).get(length, {})
         job = Job(options.worker, "phi35", "nf4", length, settings=settings)
         made = prepare_steps(job, own)
         torch.cuda.empty_cache()
@@ -131,6 +137,7 @@ def main() -> int:
     parser.add_argument("--stack", action="append", choices=STACKS)
     parser.add_argument("--length", type=int, action="append")
     parser.add_argument("--settings", default="{}", help="JSON, of this program")
+    parser.add_argument("--at", action="append", default=[], type=at_length, metavar="LENGTH=JSON")
     parser.add_argument("--base", type=Path, default=Path(tempfile.gettempdir()) / "so8t-peers-base")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
@@ -156,6 +163,7 @@ def main() -> int:
             command += [part for n in options.length for part in ("--length", str(n))]
             if stack == "so8t":
                 command += ["--settings", options.settings]
+                command += [p for n, own in options.at for p in ("--at", f"{n}={json.dumps(own)}")]
             try:
                 done = subprocess.run(
                     command, capture_output=True, text=True, check=False, timeout=60 * options.minutes

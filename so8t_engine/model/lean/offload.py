@@ -48,7 +48,12 @@ class Offload:
         self._leaving.clear()
 
     def reserve(self, places: int, elements: int, dtype: torch.dtype) -> list[Tensor]:
-        """Make all buffers now, for inputs of so many elements: a recording must not. Returns them."""
+        """Make all buffers now, for inputs of so many elements, and return them.
+
+        A recording must not make any, nor free those that an earlier pass still holds: PyTorch would wait
+        for an event of the recording, which never comes.
+        """
+        self.begin()
         for place in range(places):
             self._host(place, torch.empty(elements, dtype=dtype, device="meta"))
         return [self._buffers[place] for place in range(places)]
