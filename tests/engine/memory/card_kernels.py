@@ -36,10 +36,8 @@ def _gate(hidden: Tensor, matrix_B88: Tensor, gate: Tensor, _form: str = "") -> 
 
 
 def _weight(self: Any, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
-    """As a dequantised nf4 weight with nested scales."""
-    stored: Tensor = self.base.weight
-    _scales = torch.empty(stored.numel() // 64, dtype=torch.float32)
-    return torch.empty(stored.shape, dtype=dtype)
+    """As a dequantised nf4 weight."""
+    return torch.empty(self.base.weight.shape, dtype=dtype)
 
 
 def install(patch: pytest.MonkeyPatch) -> None:
