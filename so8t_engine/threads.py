@@ -1,11 +1,11 @@
 """What torch and the libraries on it find in the environment; set before they are imported.
 
-OpenMP's waiting: PyTorch and bitsandbytes bring an OpenMP runtime each. Threads that spin while they wait take
-the other's cores, and those of anything else on the machine: on two busy cores a training step was measured
-three times slower with spinning than without.
+OpenMP's waiting: PyTorch and bitsandbytes bring an OpenMP runtime each. Threads that spin while they wait
+take the other's cores, and those of anything else on the machine: on two busy cores a training step was
+measured three times slower with spinning than without.
 
-No torch.compile: nothing here is compiled by it, but bitsandbytes wraps functions of its CPU path in it, which
-imports all of torch's inductor: a fifth of the time until a trainer can begin.
+No torch.compile: nothing here is compiled by it, but bitsandbytes wraps functions of its CPU path in it,
+which imports all of torch's inductor: a fifth of the time until a trainer can begin.
 """
 
 from __future__ import annotations
