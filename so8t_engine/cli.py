@@ -22,7 +22,7 @@ from so8t_engine.commands.queue_cli import desktop, queue
 from so8t_engine.commands.serve_cli import add_commands
 from so8t_engine.errors import SO8TError
 from so8t_engine.plain_text import visible
-from so8t_engine.threads import prepare_for_torch
+from so8t_engine.threads import wait_passively
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SO8T Control Panel"
@@ -342,7 +342,7 @@ add_commands(app)
 
 def main() -> None:
     """Console entry point."""
-    prepare_for_torch()
+    wait_passively()
     i18n.set_language(i18n.system_language())
     try:
         app(standalone_mode=True)

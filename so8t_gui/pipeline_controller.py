@@ -19,7 +19,7 @@ from so8t_engine.i18n import _
 from so8t_engine.pipeline.config import PipelineConfig, load_pipeline_config
 from so8t_engine.pipeline.graph import Pipeline
 from so8t_engine.pipeline.registry import STEPS
-from so8t_engine.threads import prepare_for_torch
+from so8t_engine.threads import wait_passively
 from so8t_engine.training.events import Event
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import EventReader, RunDirectory
@@ -202,7 +202,7 @@ class PipelineController(QObject):
                     flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
                 self._child = subprocess.Popen(
                     command,
-                    env=prepare_for_torch(dict(os.environ)),
+                    env=wait_passively(dict(os.environ)),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -9,12 +9,13 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from so8t_engine.threads import prepare_for_torch
-
 # The tensors of tests are small: a second thread costs more than it brings, and two OpenMP runtimes
 # (PyTorch's and bitsandbytes') would compete for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-prepare_for_torch()
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# bitsandbytes wraps functions of its CPU path in torch.compile, which imports all of torch's inductor in each
+# process that loads it. CI's demonstration runs without this.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 # Nothing in a test may ask the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What this person probed before is none of a test's business.

@@ -22,7 +22,7 @@ import psutil
 from so8t_engine import i18n
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
-from so8t_engine.threads import prepare_for_torch
+from so8t_engine.threads import wait_passively
 
 
 def _own_output() -> TextIO:
@@ -153,7 +153,7 @@ def main() -> None:
     """``python -m so8t_engine.serving.chat_child RUN [DEVICE]``."""
     out = _own_output()
     _give_way()
-    prepare_for_torch()
+    wait_passively()
     i18n.set_language(i18n.system_language())
     child = _Child(out)
     threading.Thread(target=child.listen, daemon=True).start()

@@ -17,7 +17,7 @@ from pathlib import Path
 from so8t_engine.config import Config
 from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
-from so8t_engine.threads import prepare_for_torch
+from so8t_engine.threads import wait_passively
 from so8t_engine.training.crash import Crash, describe, oom_kills
 from so8t_engine.training.events import EndEvent, ErrorEvent, Event, StateEvent, StepEvent
 from so8t_engine.training.heartbeat import Stall, Watchdog
@@ -148,7 +148,7 @@ class EngineSession:
             # A new session keeps Ctrl+C in the window's terminal from reaching the trainer twice.
             return subprocess.Popen(
                 command,
-                env=prepare_for_torch(dict(os.environ)),
+                env=wait_passively(dict(os.environ)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
