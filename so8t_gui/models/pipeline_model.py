@@ -24,6 +24,7 @@ from so8t_engine.training.states import State
 STATUS_NAMES: dict[str, str] = {
     "": N_("not planned"),
     "planned": N_("to do"),
+    "stale": N_("to do again"),
     "waiting": N_("waiting"),
     "running": N_("running"),
     "retrying": N_("trying again"),
@@ -44,6 +45,7 @@ class StepView:
         progress: done and of, of the work named ``what``; ``of`` None where unknown.
         began: of the present attempt, seconds since 1970. seconds: how long it took.
         expected_s: what an earlier call took or the step expects; ``measured`` tells which.
+        stale: what the step is to make is there from an earlier call, and out of date.
     """
 
     name: str
@@ -57,8 +59,13 @@ class StepView:
     expected_s: float | None = None
     measured: bool = False
     attempt: int = 1
+    stale: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     messages: list[tuple[str, str]] = field(default_factory=list)
+
+    def status_name(self) -> str:
+        """The status in words, to be translated."""
+        return STATUS_NAMES["stale" if self.stale and self.status == "planned" else self.status]
 
     def fraction(self) -> float | None:
         """Of the work in hand, in [0, 1]; None where it is not known."""
@@ -91,6 +98,7 @@ class PipelineModel:
             return
         for one in planned:
             view = self.steps[one.name]
+            view.stale = one.stale
             view.expected_s, view.measured = one.estimate.seconds, one.estimate.basis == "measured"
             if view.status not in {"failed", "stopped"} or one.action in {"skip", "off"}:
                 view.status = {"skip": "skipped", "off": "off"}.get(one.action, "planned")

@@ -21,7 +21,7 @@ from PySide6.QtWidgets import (
 from so8t_engine.config.loading import pipeline_paths
 from so8t_engine.i18n import _
 from so8t_engine.plain_text import visible
-from so8t_gui.models.pipeline_model import STATUS_NAMES, StepView
+from so8t_gui.models.pipeline_model import StepView
 from so8t_gui.pipeline_controller import PipelineController
 from so8t_gui.widgets.facts_tree import FactsTree
 from so8t_gui.widgets.message_bar import MessageBar
@@ -209,7 +209,7 @@ class PipelinePage(QWidget):
 
     def _show_step(self, name: str) -> None:
         view = self.controller.model.steps[name]
-        self.heading.setText(f"{_(view.title)}: {_(STATUS_NAMES[view.status])}")
+        self.heading.setText(f"{_(view.title)}: {_(view.status_name())}")
         self.why.setText(visible(self._why(view), 1000))
         self.facts.show_facts(view.facts)
         text = "\n".join(visible(message, 2000) for _kind, message in view.messages)
@@ -240,6 +240,8 @@ class PipelinePage(QWidget):
             parts.append(
                 _("takes about %(time)s (%(kind)s)") % {"time": duration(view.expected_s), "kind": kind}
             )
+        if view.status == "planned" and view.stale:
+            parts.append(_("what is shown is from an earlier call"))
         return " · ".join(parts)
 
     def disconnect_controller(self) -> None:

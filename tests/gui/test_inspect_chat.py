@@ -79,9 +79,9 @@ def test_chat_with_a_run_in_a_process_of_its_own(
     page.load_button.click()
     qtbot.waitUntil(lambda: window.chat.loaded is not None, timeout=90_000)
     pid = window.chat.pid
-    page.length.setValue(8)
-    page.own_g.setChecked(True)
-    page.g.setValue(100)
+    page.options.length.setValue(8)
+    page.options.own_g.setChecked(True)
+    page.options.g.setValue(100)
     page.prompt.setPlainText("<b>May I come in?</b>")
     page.ask()
     qtbot.waitUntil(lambda: not window.chat.busy, timeout=30_000)
