@@ -101,15 +101,16 @@ class LineChart(ChartRanges):
         self._empty.setTextFormat(Qt.TextFormat.PlainText)
         self._empty.setWordWrap(True)
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._stack = QStackedLayout()
-        self._stack.addWidget(self._empty)
-        self._stack.addWidget(self.plot)
         layout = self._layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 7, 8, 4)
         layout.setSpacing(1)
         layout.addWidget(self.header)
         layout.addWidget(self._legend)
+        self._stack = QStackedLayout()
         layout.addLayout(self._stack, 1)
+        # Into a layout that has its place: it shows the first at once, else as a window of its own.
+        self._stack.addWidget(self._empty)
+        self._stack.addWidget(self.plot)
         self.set_x("step")
 
     def dispose(self) -> None:

@@ -102,20 +102,20 @@ class Person:
                 return
             assert found.isEnabled(), left[0]
             self.steps += 1
-            left.pop(0)
-            if left:
-                QTimer.singleShot(30, entry)
             place = menu.actionGeometry(found).center()
             # A menu takes no click of a pointer that has not moved since it opened.
             for back in range(8, -1, -1):
                 self._qtbot.mouseMove(menu, QPoint(place.x() - back, place.y()))
+            left.pop(0)  # before the click: what an entry does may hold the event loop
             self._qtbot.mouseClick(menu, LEFT, pos=place)
+            if left:
+                QTimer.singleShot(30, entry)
 
         if left:
             QTimer.singleShot(30, entry)
         return left
 
-    def answer_file_dialog(self, path: str) -> None:
+    def answer_file_dialog(self, name: str) -> None:
         """Have a name typed and Return pressed in the next file dialog; it holds the event loop too."""
 
         def answer() -> None:
@@ -124,10 +124,10 @@ class Person:
                 QTimer.singleShot(30, answer)
                 return
             field = dialog.findChildren(QLineEdit)[0]
-            self.write(field, path)
+            self.write(field, name)
             self.keys(field, Qt.Key.Key_Return)
 
         QTimer.singleShot(30, answer)
 
-    def wait(self, ready: Ready, seconds: float = 10) -> None:
+    def wait(self, ready: Ready, seconds: float = 60) -> None:
         self._qtbot.waitUntil(ready, timeout=int(seconds * 1000))

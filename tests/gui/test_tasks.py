@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from person import Person
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QLineEdit
@@ -55,13 +56,16 @@ def test_compare_two_runs(person: Person, demo_config: Config) -> None:
     person.end(4)
 
 
-def test_export_a_chart(person: Person, demo_config: Config, tmp_path: Path) -> None:
+def test_export_a_chart(
+    person: Person, demo_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = two_runs(demo_config)
     person.window.open_run(folder / "one")
     view = person.window.history_page.view
     person.wait(lambda: view.isVisible() and view.redraws > 0)
+    monkeypatch.chdir(tmp_path)  # where the dialog begins
     target = tmp_path / "loss.csv"
-    person.answer_file_dialog(str(target))
+    person.answer_file_dialog(target.name)
     person.click_menu(view.overview.loss.header.findChildren(ChartMenu)[0], "Export as")
     person.wait(target.exists)
     assert target.read_text(encoding="utf-8").startswith("step,training")
