@@ -43,7 +43,8 @@ class StepView:
         status: a key of `STATUS_NAMES`. reason: why it runs, is skipped or failed.
         progress: done and of, of the work named ``what``; ``of`` None where unknown.
         began: of the present attempt, seconds since 1970. seconds: how long it took.
-        expected_s: what an earlier call took or the step expects; ``measured`` tells which.
+        expected_s, memory_bytes, disk_bytes: what an earlier call took or the step expects; ``measured``
+            tells which. None where nothing is known.
     """
 
     name: str
@@ -55,6 +56,8 @@ class StepView:
     began: float | None = None
     seconds: float | None = None
     expected_s: float | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
     measured: bool = False
     attempt: int = 1
     facts: dict[str, Any] = field(default_factory=dict)
@@ -92,6 +95,7 @@ class PipelineModel:
         for one in planned:
             view = self.steps[one.name]
             view.expected_s, view.measured = one.estimate.seconds, one.estimate.basis == "measured"
+            view.memory_bytes, view.disk_bytes = one.estimate.memory_bytes, one.estimate.disk_bytes
             if view.status not in {"failed", "stopped"} or one.action in {"skip", "off"}:
                 view.status = {"skip": "skipped", "off": "off"}.get(one.action, "planned")
                 view.reason = one.reason
