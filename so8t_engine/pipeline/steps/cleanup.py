@@ -43,6 +43,7 @@ class CleanupStep(Step[CleanupSettings]):
     name = "cleanup"
     title = N_("Cleanup")
     needs = ("collect", "preprocess", "soul", "train", "integrate", "evaluate", "upload")
+    outputs = ("deleted.json",)
     code = ("so8t_engine.pipeline.cleanup",)
     reads_inputs = False
 

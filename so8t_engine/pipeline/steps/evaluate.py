@@ -36,6 +36,7 @@ class EvaluateStep(Step[EvaluateSettings]):
     name = "evaluate"
     title = N_("Evaluation")
     needs = ("train", "preprocess")
+    outputs = ("report.json", "report.md", "report.html", "*.svg")
     code = ("so8t_engine.evaluation", "so8t_engine.commands.evaluate", "so8t_engine.plotting")
 
     def external_inputs(self) -> Mapping[str, str]:

@@ -51,6 +51,7 @@ class IntegrateStep(Step[IntegrateSettings]):
     name = "integrate"
     title = N_("Integration")
     needs = ("train", "preprocess")
+    outputs = ("projector.safetensors", "baked/*", "gguf/*.gguf", "integration.json")
     code = (
         "so8t_engine.vision",
         "so8t_engine.export",

@@ -50,6 +50,7 @@ class TrainStep(Step[TrainSettings]):
     name = "train"
     title = N_("Training")
     needs = ("preprocess", "soul")
+    outputs = ("run.json", "final/*", "soul_telemetry.json")
     code = (
         "so8t_engine.pipeline.train", "so8t_engine.training", "so8t_engine.so8t", "so8t_engine.model",
         "so8t_engine.data", "so8t_engine.evaluation",
