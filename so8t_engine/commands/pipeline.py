@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from so8t_engine.i18n import _
+from so8t_engine.pipeline import over
 from so8t_engine.pipeline.config import load_pipeline_config
 from so8t_engine.pipeline.graph import Pipeline
 from so8t_engine.pipeline.plan import Planned, size_text
@@ -48,6 +49,8 @@ def run_pipeline(
         return 0, _plan_text(planned) + _doomed_text(doomed), result
     summary = _Summary(console)
     status = pipeline.run(from_, only, summary.take)
+    if over.take_over(pipeline.work):  # the window that would have told it was closed meanwhile
+        over.tell(summary.status)
     text = _("Pipeline folder: %(path)s") % {"path": str(pipeline.work)} + "\n"
     return status, text, {"work": str(pipeline.work), **summary.result()}
 
@@ -127,10 +130,15 @@ class _Summary:
         elif isinstance(event, EndEvent):
             self._end = event
 
+    @property
+    def status(self) -> str | None:
+        """How it ended."""
+        return self._end.status if self._end else None
+
     def result(self) -> dict[str, Any]:
         """What ``--json`` prints."""
         found: dict[str, Any] = {
-            "status": self._end.status if self._end else None,
+            "status": self.status,
             "seconds": self._end.seconds if self._end else None,
             "steps": {
                 name: {
