@@ -26,7 +26,8 @@ _EMAIL = re.compile(
     r"(?<![\w.+\-])[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}\s?(?:@|\[at\]|\(at\)|＠)\s?"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![A-Za-z0-9])"
 )
-_CARD = re.compile(r"(?<![\d.\-])\d(?:[ \-]?\d){11,18}(?![\d\-]?\d)")
+# Not a stretch of a hexadecimal digest, nor what stands before a decimal point.
+_CARD = re.compile(r"(?<![\d.\-a-f])\d(?:[ \-]?\d){11,18}(?![\d\-]?\d|[a-f]|\.\d)")
 # Issuers (ISO/IEC 7812) and the lengths of their numbers: Visa; American Express; Diners Club; Mastercard;
 # JCB; Discover and UnionPay; Mir; Troy; Maestro's own prefixes.
 _ISSUERS = re.compile(
@@ -38,7 +39,7 @@ _ISSUERS = re.compile(
 #: Prefixes that others use too: a card where something says so.
 _ISSUERS_NAMED = re.compile(r"(?:5[0678]|6\d|0604|81)\d{10,17}|1\d{14}")
 _CARD_WORD = re.compile(r"card|credit|debit|maestro|payment|カード|クレジット|デビット", re.IGNORECASE)
-_NUMBER_12 = re.compile(r"(?<![\d.\-])(?<!\d )\d{4}[ \-]?\d{4}[ \-]?\d{4}(?![ \-]?\d)")
+_NUMBER_12 = re.compile(r"(?<![\d.\-a-f])(?<!\d )\d{4}[ \-]?\d{4}[ \-]?\d{4}(?![ \-]?\d|[a-f]|\.\d)")
 _POSTAL = re.compile(r"〒\s?\d{3}-?\d{4}(?!\d)|(?<![\d\-])\d{3}-\d{4}(?![\d\-])")
 _POSTAL_WORD = re.compile(
     r"(?:postal code|zip code|zip|postcode|郵便番号|住所|address|tokyo|osaka|japan|[都道府県市区町村])",
