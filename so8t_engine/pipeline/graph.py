@@ -84,7 +84,7 @@ class Pipeline:
         def planned(action: Any, reason: str, digest: str | None = None, parts: Any = None) -> Planned:  # noqa: ANN401
             return Planned(
                 number, step.name, _(step.title), action, reason, digest, parts or {},
-                estimate_of(step, store, self._inputs(step)),
+                estimate_of(step, store, self._inputs(step)), tuple(self._needed(step)), step.outputs,
                 stale=manifest is not None and action in {"run", "resume"},
             )  # fmt: skip
 
@@ -280,8 +280,9 @@ class Pipeline:
 
     def _untouched(self, planned: Planned) -> Planned:
         return Planned(
-            planned.number, planned.name, planned.title, "skip", _("left out"), None, {}, planned.estimate
-        )
+            planned.number, planned.name, planned.title, "skip", _("left out"), None, {}, planned.estimate,
+            planned.inputs, planned.outputs,
+        )  # fmt: skip
 
 
 class _StepFailedError(Exception):

@@ -25,6 +25,7 @@ class Planned:
     Args:
         digest: None where it depends on a step that will run first.
         parts: what the digest is made of, for saying what changed.
+        inputs: steps whose outputs it reads. outputs: globs of what it publishes.
         stale: an output of an earlier call is there, and no longer what this call would give.
     """
 
@@ -36,6 +37,8 @@ class Planned:
     digest: str | None = None
     parts: Mapping[str, Any] = field(default_factory=dict)
     estimate: Estimate = field(default_factory=Estimate)
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     stale: bool = False
 
 
@@ -110,3 +113,11 @@ def estimate_of(step: Step[Any], store: StepStore, inputs: Mapping[str, Path]) -
         size = sum(entry["bytes"] for entry in manifest["files"].values())
         return Estimate(float(manifest["seconds"]), manifest.get("peak_rss"), size, "measured")
     return step.estimate(inputs)
+
+
+def size_text(size: int) -> str:
+    """Bytes with the unit that suits them."""
+    for unit, value in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= value:
+            return f"{size / value:.1f} {unit}" if size < 10 * value else f"{size / value:.0f} {unit}"
+    return f"{size} B"

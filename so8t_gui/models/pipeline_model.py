@@ -44,7 +44,8 @@ class StepView:
         status: a key of `STATUS_NAMES`. reason: why it runs, is skipped or failed.
         progress: done and of, of the work named ``what``; ``of`` None where unknown.
         began: of the present attempt, seconds since 1970. seconds: how long it took.
-        expected_s: what an earlier call took or the step expects; ``measured`` tells which.
+        expected_s, memory_bytes, disk_bytes: what an earlier call took or the step expects; ``measured``
+            tells which. None where nothing is known.
         stale: what the step is to make is there from an earlier call, and out of date.
     """
 
@@ -57,6 +58,8 @@ class StepView:
     began: float | None = None
     seconds: float | None = None
     expected_s: float | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
     measured: bool = False
     attempt: int = 1
     stale: bool = False
@@ -100,6 +103,7 @@ class PipelineModel:
             view = self.steps[one.name]
             view.stale = one.stale
             view.expected_s, view.measured = one.estimate.seconds, one.estimate.basis == "measured"
+            view.memory_bytes, view.disk_bytes = one.estimate.memory_bytes, one.estimate.disk_bytes
             if view.status not in {"failed", "stopped"} or one.action in {"skip", "off"}:
                 view.status = {"skip": "skipped", "off": "off"}.get(one.action, "planned")
                 view.reason = one.reason

@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 
 from so8t_engine.config.loading import pipeline_paths
 from so8t_engine.i18n import _
+from so8t_engine.pipeline.plan import size_text
 from so8t_engine.plain_text import visible
 from so8t_gui.models.pipeline_model import StepView
 from so8t_gui.pipeline_controller import PipelineController
@@ -242,6 +243,10 @@ class PipelinePage(QWidget):
             )
         if view.status == "planned" and view.stale:
             parts.append(_("what is shown is from an earlier call"))
+        if view.status == "planned" and view.memory_bytes is not None:
+            parts.append(_("%(size)s of memory") % {"size": size_text(view.memory_bytes)})
+        if view.status == "planned" and view.disk_bytes is not None:
+            parts.append(_("%(size)s on disk") % {"size": size_text(view.disk_bytes)})
         return " · ".join(parts)
 
     def disconnect_controller(self) -> None:
