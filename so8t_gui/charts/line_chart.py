@@ -33,6 +33,7 @@ from so8t_gui.charts.series import (
 from so8t_gui.models.buffers import Columns
 from so8t_gui.models.marks import Marks
 from so8t_gui.models.smoothing import Smoothed
+from so8t_gui.widgets.elided_label import ElidedLabel
 
 __all__ = ["MISSING_TEXT", "LineChart", "Series", "format_value"]
 pg.setConfigOptions(antialias=False, useOpenGL=False)
@@ -71,9 +72,8 @@ class LineChart(ChartRanges):
         self._build(title)
 
     def _build(self, title: str) -> None:
-        self._title = QLabel(title)
+        self._title = ElidedLabel(title)
         self._title.setObjectName("title")
-        self._title.setTextFormat(Qt.TextFormat.PlainText)
         self.header = QWidget()
         head = QHBoxLayout(self.header)
         head.setContentsMargins(0, 0, 0, 0)

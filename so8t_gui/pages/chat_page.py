@@ -100,6 +100,7 @@ class ChatPage(QWidget):
         columns.addWidget(self.effect, 2, 1)
         for view in (self.base, self.tuned):
             view.setMinimumHeight(150)
+            view.setPlaceholderText(_("Load a run and ask: the answer appears here."))
         for panel in (self.heads, self.effect):
             panel.setMaximumHeight(230)
         columns.setRowStretch(1, 1)
