@@ -31,6 +31,7 @@ TARGETS = {
     "test_real_run.py::test_a_run_is_steered_by_clicking": 1,
     "test_tasks.py": 6,
     "test_tasks_training.py::test_stop_save_and_resume": 1,
+    "test_tasks_training.py::test_correct_ten_labels": 1,
 }
 
 
