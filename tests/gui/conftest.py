@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-<<<<<<< HEAD
 import subprocess
-=======
->>>>>>> main
 import sys
 import threading
 import time
