@@ -114,7 +114,9 @@ def test_the_command_runs_every_arm_and_repeats_nothing(
     tiny_config: Callable[..., Config], tmp_path: Path
 ) -> None:
     config = tmp_path / "tiny.yaml"
-    config.write_text(tiny_config(training={"max_steps": 2}).to_yaml(), "utf-8")
+    # In the command's own process: four trainers of their own would each import everything.
+    made_of = tiny_config(training={"max_steps": 2}, run={"placement": "thread"})
+    config.write_text(made_of.to_yaml(), "utf-8")
     out = tmp_path / "out"
     arguments = ["ablate", str(config), "--out", str(out), "--seeds", "2", "--arm", "no_so8t", "--json"]
 
