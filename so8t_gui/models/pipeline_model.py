@@ -24,6 +24,7 @@ from so8t_engine.training.states import State
 STATUS_NAMES: dict[str, str] = {
     "": N_("not planned"),
     "planned": N_("to do"),
+    "stale": N_("to do again"),
     "waiting": N_("waiting"),
     "running": N_("running"),
     "retrying": N_("trying again"),
@@ -45,6 +46,7 @@ class StepView:
         began: of the present attempt, seconds since 1970. seconds: how long it took.
         expected_s, memory_bytes, disk_bytes: what an earlier call took or the step expects; ``measured``
             tells which. None where nothing is known.
+        stale: what the step is to make is there from an earlier call, and out of date.
     """
 
     name: str
@@ -60,8 +62,13 @@ class StepView:
     disk_bytes: int | None = None
     measured: bool = False
     attempt: int = 1
+    stale: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     messages: list[tuple[str, str]] = field(default_factory=list)
+
+    def status_name(self) -> str:
+        """The status in words, to be translated."""
+        return STATUS_NAMES["stale" if self.stale and self.status == "planned" else self.status]
 
     def fraction(self) -> float | None:
         """Of the work in hand, in [0, 1]; None where it is not known."""
@@ -94,6 +101,7 @@ class PipelineModel:
             return
         for one in planned:
             view = self.steps[one.name]
+            view.stale = one.stale
             view.expected_s, view.measured = one.estimate.seconds, one.estimate.basis == "measured"
             view.memory_bytes, view.disk_bytes = one.estimate.memory_bytes, one.estimate.disk_bytes
             if view.status not in {"failed", "stopped"} or one.action in {"skip", "off"}:

@@ -98,6 +98,10 @@ def test_run_watch_and_review(qtbot: QtBot, page: PipelinePage) -> None:
     assert list(read_reviews(work).values()) == [int(Task.DENY)]
     plan = Pipeline(controller.config).plan()  # type: ignore[arg-type]
     assert (plan[1].action, plan[1].reason) == ("run", "reviews changed")
+    controller.refresh_plan()
+    qtbot.waitUntil(lambda: controller.model.steps["preprocess"].stale, timeout=60_000)
+    assert page.heading.text() == "Preprocessing: to do again"
+    assert page.why.text() == "reviews changed · what is shown is from an earlier call"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a script that stands for notify-send")
