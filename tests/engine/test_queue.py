@@ -19,6 +19,7 @@ from so8t_engine.history.queue import OnFailure, RunQueue, next_may_start
 from so8t_engine.history.summary import scan
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.states import State
+from tests.engine.command_line import so8t_here
 
 
 def named(name: str, folder: Path | None = None, **training: object) -> Config:
@@ -45,6 +46,21 @@ def test_moving_is_what_it_is_in_a_list(
         queue.move(queue.entries()[from_].id, to)
         expected.insert(to, expected.pop(from_))
         assert names(RunQueue(queue.runs)) == expected, "another window sees the same"
+
+
+def test_a_queued_run_finds_its_rows_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, elsewhere = tmp_path / "start", tmp_path / "elsewhere"
+    for folder in (start, elsewhere):
+        folder.mkdir()
+    monkeypatch.chdir(start)
+    config = named("here")
+    data = config.data.model_copy(update={"train": "rows.jsonl", "validation": "hub:owner/name"})
+    RunQueue(tmp_path / "runs").add(config.model_copy(update={"data": data}))
+    monkeypatch.chdir(elsewhere)
+    taken = RunQueue(tmp_path / "runs").take()
+    assert taken is not None
+    assert (taken.data.train, taken.data.validation) == (str(start / "rows.jsonl"), "hub:owner/name")
+    assert taken.model.path == config.model.path
 
 
 def test_the_queue_outlives_damage_and_says_what_cannot_be_used(tmp_path: Path) -> None:
@@ -132,7 +148,7 @@ def so8t(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(600)
 def test_real_runs_follow_each_other_and_a_failure_holds_the_rest(tmp_path: Path) -> None:
     short = ["--set", "training.max_steps=2", "--set", "data.max_rows=24", "--set", "run.cpu_threads=1"]
-    done = so8t("add", "demo", *short, "--set", "name=good", "--runs", "runs", folder=tmp_path)
+    done = so8t_here("queue", "add", "demo", *short, "--set", "name=good", "--runs", "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     queue = RunQueue(tmp_path / "runs")
     for name in ("bad", "last"):
