@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QCoreApplication, QEvent, QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QCoreApplication, QEvent, Qt, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
     QFileDialog,
     QHBoxLayout,
-    QListWidget,
-    QListWidgetItem,
-    QMainWindow,
     QStatusBar,
     QWidget,
 )
@@ -23,13 +20,14 @@ from so8t_engine.i18n import _, language, set_language
 from so8t_gui import menus, theme
 from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.chat_runner import ChatRunner
-from so8t_gui.icons import icon, program_icon
+from so8t_gui.icons import program_icon
 from so8t_gui.leaving import Leaving
 from so8t_gui.models.history import summarise
 from so8t_gui.models.known_rows import KnownRows
 from so8t_gui.notification import notify
 from so8t_gui.notifier import Notifier
 from so8t_gui.page_stack import PageSpec, PageStack
+from so8t_gui.paged_window import PagedWindow
 from so8t_gui.pages.about_page import AboutPage
 from so8t_gui.pages.chat_page import ChatPage
 from so8t_gui.pages.doctor_page import DoctorPage
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
     from so8t_gui.pipeline_controller import PipelineController
 
 
-class MainWindow(QMainWindow):
+class MainWindow(PagedWindow):
     """Pages are rebuilt when language or theme change; the run lives in the controller and goes on.
 
     Signals:
@@ -76,7 +74,6 @@ class MainWindow(QMainWindow):
         self.chat = ChatRunner(self)
         self.notifier = Notifier(self, self.controller, preferences, self.leaving.tray)
         self.notifier.alarmed.connect(lambda *words: self.run_page.show_alarm(*words))
-        self._looked_at = "run"
         self.pipeline: PipelineController | None = None
         self.setWindowIcon(program_icon())
         self.setMinimumSize(960, 620)
@@ -150,29 +147,6 @@ class MainWindow(QMainWindow):
             self.chat, self.controller, self.preferences, self._history_folder, self.run_looked_at
         )
 
-    def run_looked_at(self) -> Path | None:
-        """The run that other pages begin with: the one opened in the history, or the window's own."""
-        opened = self.history_page.opened if self.pages.is_built("history") else None
-        own = self.controller.run_path
-        return (opened or own) if self._looked_at == "history" else (own or opened)
-
-    def _on_row(self, row: int) -> None:
-        self.pages.setCurrentIndex(row)
-        if 0 <= row < len(self.pages.specs) and (name := self.pages.specs[row].name) in {"run", "history"}:
-            self._looked_at = name
-
-    @property
-    def chat_page(self) -> ChatPage:
-        page = self.pages.page("chat")
-        assert isinstance(page, ChatPage)
-        return page
-
-    @property
-    def inspect_page(self) -> InspectPage:
-        page = self.pages.page("inspect")
-        assert isinstance(page, InspectPage)
-        return page
-
     def _make_pipeline_page(self) -> QWidget:
         # Here, not above: a window that trains needs none of the eight steps.
         from so8t_gui.pages.pipeline_page import PipelinePage
@@ -189,47 +163,9 @@ class MainWindow(QMainWindow):
         if self.pipeline.unattended:
             notify(self, status)
 
-    @property
-    def run_page(self) -> RunPage:
-        page = self.pages.page("run")
-        assert isinstance(page, RunPage)
-        return page
-
-    @property
-    def settings_page(self) -> SettingsPage:
-        page = self.pages.page("settings")
-        assert isinstance(page, SettingsPage)
-        return page
-
-    @property
-    def history_page(self) -> HistoryPage:
-        page = self.pages.page("history")
-        assert isinstance(page, HistoryPage)
-        return page
-
-    @property
-    def about_page(self) -> AboutPage:
-        page = self.pages.page("about")
-        assert isinstance(page, AboutPage)
-        return page
-
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self.pages.build_when_idle()
-
-    def _make_navigation(self) -> QListWidget:
-        navigation = QListWidget()
-        navigation.setObjectName("navigation")
-        navigation.setAccessibleName(_("Pages"))
-        navigation.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        navigation.setIconSize(QSize(20, 20))
-        colour = theme.current()["text"]
-        for spec in self.pages.specs:
-            navigation.addItem(QListWidgetItem(icon(spec.name, colour), spec.title))
-        navigation.setFixedWidth(max(140, navigation.sizeHintForColumn(0) + 40))
-        navigation.currentRowChanged.connect(self._on_row)
-        navigation.setCurrentRow(0)
-        return navigation
 
     def show_palette(self) -> None:
         """Everything that can be done, found by typing."""
@@ -294,24 +230,6 @@ class MainWindow(QMainWindow):
         for action in self.actions():
             self.removeAction(action)
         return kept
-
-    def _shut_pages_down(self) -> None:
-        """Stop what pages do in the background."""
-        self.pages.stop()
-        self.run_page.view.shut_down()
-        if self.pages.is_built("history"):
-            self.history_page.shut_down()
-        if self.pages.is_built("settings"):
-            self.settings_page.shut_down()
-        if self.pages.is_built("chat"):
-            self.chat_page.shut_down()
-        if self.pages.is_built("inspect"):
-            self.inspect_page.shut_down()
-        doctor = self.pages.page("doctor") if self.pages.is_built("doctor") else None
-        if isinstance(doctor, DoctorPage):
-            doctor.shut_down()
-        if self.pages.is_built("pipeline"):
-            self.pages.page("pipeline").disconnect_controller()  # type: ignore[attr-defined]
 
     def _restore(self, kept: dict[str, Any]) -> None:
         """Show again what was shown before `_take_down`."""
@@ -452,10 +370,6 @@ class MainWindow(QMainWindow):
         chosen = QFileDialog.getExistingDirectory(self, _("Open a run folder"), str(self._history_folder))
         if chosen:
             self.open_run(Path(chosen))
-
-    def show_page(self, name: str) -> None:
-        """Go to a page by its name."""
-        self.navigation.setCurrentRow([spec.name for spec in self.pages.specs].index(name))
 
     # Leaving
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon, QWidget
 
 from so8t_engine.i18n import _
+from so8t_engine.pipeline.over import sentence
 from so8t_gui.icons import program_icon
 
 SHOWN_MS = 15_000
@@ -12,12 +13,7 @@ SHOWN_MS = 15_000
 
 def notify(window: QWidget, status: str) -> None:
     """A message beside the clock where the system has one, and the window's mark in the task bar."""
-    texts = {
-        "finished": _("The pipeline has finished."),
-        "stopped": _("The pipeline was stopped."),
-        "failed": _("The pipeline failed."),
-    }
-    text = texts.get(status, _("The pipeline's process ended without a word."))
+    text = sentence(status)
     QApplication.alert(window)
     if not QSystemTrayIcon.isSystemTrayAvailable():
         return

@@ -16,6 +16,7 @@ from PySide6.QtCore import QObject, QThread, QTimer, Signal
 
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
+from so8t_engine.pipeline import over
 from so8t_engine.pipeline.config import PipelineConfig, load_pipeline_config
 from so8t_engine.pipeline.graph import Pipeline
 from so8t_engine.pipeline.registry import STEPS
@@ -227,6 +228,7 @@ class PipelineController(QObject):
 
     def _follow(self, offset: int, child: subprocess.Popen[bytes] | None) -> None:
         assert self.config is not None
+        over.take_over(self.config.work)
         self._follower = _Follower(self.config.work, child, offset, self)
         self._follower.arrived.connect(self._take)
         self._follower.gone.connect(self._gone)
@@ -268,6 +270,8 @@ class PipelineController(QObject):
         if self._follower is not None:
             if not self.unattended:
                 self.stop()
+            elif self.config is not None:
+                over.ask(self.config.work)  # nobody else will be there to tell the end
             self._follower.leave()
             self._follower.wait()
             self._follower = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from PySide6.QtCore import QEventLoop, QTimer
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QWidget
 
 from so8t_engine.i18n import LANGUAGES, language
 from so8t_gui import theme
@@ -45,10 +46,46 @@ def _save(window: MainWindow, folder: Path, parts: tuple[str, ...]) -> Path:
     return path
 
 
+def _parts(window: MainWindow, page: str) -> Iterator[str]:
+    """Bring up one after the other what the page has to show; the name of each, empty for the page itself."""
+    view = _shown_view(window)
+    for index, tab in enumerate(TABS) if view is not None else ():
+        if view is not None and view.tabs.isTabVisible(index):
+            view.tabs.setCurrentIndex(index)
+            yield tab
+    if view is None:
+        yield ""
+    if page == "history" and view is not None:
+        # Behind the opened run stand the list and the queue.
+        window.history_page.stack.setCurrentIndex(0)
+        yield "list"
+        window.history_page.stack.setCurrentIndex(1)
+    elif page == "settings":
+        window.settings_page.toolbar.yaml.setChecked(True)
+        yield "text"
+        window.settings_page.toolbar.yaml.setChecked(False)
+    elif page == "pipeline":
+        yield from _pipeline_parts(window.pages.page(page))
+
+
+def _pipeline_parts(page: QWidget) -> Iterator[str]:
+    """The steps that have more than an output to show."""
+    from so8t_gui.pages.pipeline_page import PipelinePage
+
+    assert isinstance(page, PipelinePage)
+    chosen = page.graph.selected
+    for step, tab, name in (("preprocess", page.review, "review"), ("evaluate", page.report, "report")):
+        page.graph.choose(step)
+        if page.tabs.isTabVisible(page.tabs.indexOf(tab)):
+            page.tabs.setCurrentWidget(tab)
+            yield name
+    page.graph.choose(chosen)
+
+
 def save_screenshots(
     window: MainWindow, folder: Path, only_language: str | None = None, only_theme: str | None = None
 ) -> list[Path]:
-    """Save ``<page>-<language>-<theme>.png`` for each page, and for each tab of the run.
+    """Save ``<page>-<language>-<theme>.png`` for each page, with ``<part>`` after it for each of its tabs.
 
     Languages and themes are gone through unless one is given; the window is left as it was.
     """
@@ -60,24 +97,13 @@ def save_screenshots(
     app = QApplication.instance()
     assert isinstance(app, QApplication)
     for code in [only_language] if only_language else list(LANGUAGES):
-        for look in [only_theme] if only_theme else ["light", "dark"]:
+        for look in [only_theme] if only_theme else [name for name in theme.THEMES if name != "system"]:
             window.show_as(code, look)
             for page in [spec.name for spec in window.pages.specs]:
                 window.show_page(page)
-                view = _shown_view(window)
-                for index, tab in enumerate(TABS) if view is not None else [(0, "")]:
-                    if view is not None:
-                        if not view.tabs.isTabVisible(index):
-                            continue
-                        view.tabs.setCurrentIndex(index)
+                for part in _parts(window, page):
                     _settle()
-                    saved.append(_save(window, folder, (page, tab, code, theme.resolve(look))))
-                if page == "history" and window.history_page.opened is not None:
-                    # Behind the opened run stand the list and the queue.
-                    window.history_page.stack.setCurrentIndex(0)
-                    _settle()
-                    saved.append(_save(window, folder, (page, "list", code, theme.resolve(look))))
-                    window.history_page.stack.setCurrentIndex(1)
+                    saved.append(_save(window, folder, (page, part, code, theme.resolve(look))))
     window.show_as(language_before, theme_before)
     window.navigation.setCurrentRow(row_before)
     window.run_page.view.tabs.setCurrentIndex(tab_before)

@@ -9,9 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from so8t_engine.i18n import _
+from so8t_engine.pipeline import over
 from so8t_engine.pipeline.config import load_pipeline_config
 from so8t_engine.pipeline.graph import Pipeline
-from so8t_engine.pipeline.plan import Planned
+from so8t_engine.pipeline.plan import Planned, size_text
+from so8t_engine.pipeline.step import Estimate
 from so8t_engine.training.events import (
     EndEvent,
     ErrorEvent,
@@ -47,6 +49,8 @@ def run_pipeline(
         return 0, _plan_text(planned) + _doomed_text(doomed), result
     summary = _Summary(console)
     status = pipeline.run(from_, only, summary.take)
+    if over.take_over(pipeline.work):  # the window that would have told it was closed meanwhile
+        over.tell(summary.status)
     text = _("Pipeline folder: %(path)s") % {"path": str(pipeline.work)} + "\n"
     return status, text, {"work": str(pipeline.work), **summary.result()}
 
@@ -55,10 +59,19 @@ def _plan_text(planned: Sequence[Planned]) -> str:
     actions = {"run": _("runs"), "resume": _("goes on"), "skip": _("is skipped"), "off": _("is off")}
     lines = []
     for one in planned:
-        seconds = one.estimate.seconds
-        time = "" if seconds is None or one.action in {"skip", "off"} else f"  ~{seconds:.0f} s"
-        lines.append(f"{one.number} {one.title}: {actions[one.action]} ({one.reason}){time}")
+        told = [] if one.action in {"skip", "off"} else _expected(one.estimate)
+        lines.append("  ".join([f"{one.number} {one.title}: {actions[one.action]} ({one.reason})", *told]))
     return "\n".join(lines) + "\n"
+
+
+def _expected(estimate: Estimate) -> list[str]:
+    """Time, memory and disk, as far as they are known."""
+    found = [] if estimate.seconds is None else [f"~{estimate.seconds:.0f} s"]
+    if estimate.memory_bytes is not None:
+        found.append(_("%(size)s of memory") % {"size": size_text(estimate.memory_bytes)})
+    if estimate.disk_bytes is not None:
+        found.append(_("%(size)s on disk") % {"size": size_text(estimate.disk_bytes)})
+    return found
 
 
 def _doomed_text(doomed: Sequence[Mapping[str, Any]]) -> str:
@@ -77,6 +90,8 @@ def _plan_json(planned: Planned) -> dict[str, Any]:
         "action": planned.action,
         "reason": planned.reason,
         "digest": planned.digest,
+        "inputs": list(planned.inputs),
+        "outputs": list(planned.outputs),
         "estimate": {
             "seconds": planned.estimate.seconds,
             "memory_bytes": planned.estimate.memory_bytes,
@@ -115,10 +130,15 @@ class _Summary:
         elif isinstance(event, EndEvent):
             self._end = event
 
+    @property
+    def status(self) -> str | None:
+        """How it ended."""
+        return self._end.status if self._end else None
+
     def result(self) -> dict[str, Any]:
         """What ``--json`` prints."""
         found: dict[str, Any] = {
-            "status": self._end.status if self._end else None,
+            "status": self.status,
             "seconds": self._end.seconds if self._end else None,
             "steps": {
                 name: {

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from so8t_engine.config import Config, load_config
+from so8t_engine.data.reader import EMBEDDED, HUB
 from so8t_engine.errors import ConfigError, RunError
 from so8t_engine.files import make_private, write_atomically
 from so8t_engine.history.summary import RunSummary
@@ -107,7 +108,8 @@ class RunQueue:
     # Changing
 
     def add(self, config: Config) -> QueuedRun:
-        """Append a run."""
+        """Append a run. Whoever trains it may stand elsewhere: relative paths are made absolute now."""
+        config = _from_anywhere(config)
         id_ = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         file = self.folder / f"{id_}.yaml"
         order = [entry.id for entry in self.entries()]
@@ -200,6 +202,24 @@ class RunQueue:
         """Work through it no more."""
         if self._mark() == ProcessMark.current():
             self._runner.unlink(missing_ok=True)
+
+
+def _from_anywhere(config: Config) -> Config:
+    """The same settings with relative paths of rows and model as absolute ones."""
+
+    def absolute(value: str | None, *, must_exist: bool) -> str | None:
+        named = not value or value == EMBEDDED.rstrip(":") or value.startswith((HUB, EMBEDDED, "~"))
+        if named or value is None or "\x00" in value:
+            return value
+        path = Path(value).absolute()
+        return str(path) if path.exists() or not must_exist else value
+
+    # The name of a model may be one of the Hub's; rows without a prefix are always files.
+    model = {"path": absolute(config.model.path, must_exist=True)}
+    data = {name: absolute(getattr(config.data, name), must_exist=False) for name in ("train", "validation")}
+    return config.model_copy(
+        update={"model": config.model.model_copy(update=model), "data": config.data.model_copy(update=data)}
+    )
 
 
 def _unwritable(folder: Path, error: OSError) -> RunError:

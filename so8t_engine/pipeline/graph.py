@@ -78,27 +78,32 @@ class Pipeline:
     def plan_step(self, step: Step[Any], running: set[str], forced: bool) -> Planned:
         """What to do about one step, when the steps in ``running`` run before it."""
         number, store = self.names.index(step.name) + 1, self.store(step.name)
+        manifest = store.manifest()
+        titles = {one.name: _(one.title) for one in self.steps}
 
         def planned(action: Any, reason: str, digest: str | None = None, parts: Any = None) -> Planned:  # noqa: ANN401
             return Planned(
                 number, step.name, _(step.title), action, reason, digest, parts or {},
-                estimate_of(step, store, self._inputs(step)),
+                estimate_of(step, store, self._inputs(step)), tuple(self._needed(step)), step.outputs,
+                stale=manifest is not None and action in {"run", "resume"},
             )  # fmt: skip
 
         if not step.settings.enabled:
             return planned("off", _("switched off in the configuration"))
         before = [name for name in self._needed(step) if name in running]
         if before:
-            return planned("run", _("%(names)s runs first") % {"names": ", ".join(before)})
+            return planned(
+                "run", _("%(names)s runs first") % {"names": ", ".join(titles[name] for name in before)}
+            )
         parts = digest_parts(step, self.config.seed, self._input_contents(step))
         digest = sha256_json(parts)
-        manifest, state = store.manifest(), store.state()
+        state = store.state()
         if state.get("open") and state.get("digest") == digest:
             return planned("resume", _("it was interrupted"), digest, parts)
         if manifest is None:
             return planned("run", _("it was never done"), digest, parts)
         if manifest.get("digest") != digest:
-            return planned("run", what_changed(manifest.get("parts", {}), parts), digest, parts)
+            return planned("run", what_changed(manifest.get("parts", {}), parts, titles), digest, parts)
         missing = store.problem(deep=False)
         if missing is not None:
             reason = _("its output is damaged: %(file)s") % {"file": missing}
@@ -275,8 +280,9 @@ class Pipeline:
 
     def _untouched(self, planned: Planned) -> Planned:
         return Planned(
-            planned.number, planned.name, planned.title, "skip", _("left out"), None, {}, planned.estimate
-        )
+            planned.number, planned.name, planned.title, "skip", _("left out"), None, {}, planned.estimate,
+            planned.inputs, planned.outputs,
+        )  # fmt: skip
 
 
 class _StepFailedError(Exception):

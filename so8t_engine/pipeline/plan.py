@@ -25,6 +25,8 @@ class Planned:
     Args:
         digest: None where it depends on a step that will run first.
         parts: what the digest is made of, for saying what changed.
+        inputs: steps whose outputs it reads. outputs: globs of what it publishes.
+        stale: an output of an earlier call is there, and no longer what this call would give.
     """
 
     number: int
@@ -35,6 +37,9 @@ class Planned:
     digest: str | None = None
     parts: Mapping[str, Any] = field(default_factory=dict)
     estimate: Estimate = field(default_factory=Estimate)
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    stale: bool = False
 
 
 def _place(module: str) -> Path:
@@ -75,8 +80,8 @@ def digest_parts(step: Step[Any], seed: int, inputs: Mapping[str, str]) -> dict[
     }
 
 
-def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first difference between two steps' parts, in a few words."""
+def what_changed(old: Mapping[str, Any], new: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    """The first difference between two steps' parts, in a few words; ``titles`` of the steps by name."""
     changed = _first_difference(old.get("settings", {}), new["settings"])
     if changed is not None:
         return _("the setting %(name)s changed") % {"name": changed}
@@ -84,7 +89,7 @@ def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         return _("the seed changed")
     for name in sorted({*old.get("inputs", {}), *new["inputs"]}):
         if old.get("inputs", {}).get(name) != new["inputs"].get(name):
-            return _("the output of %(name)s changed") % {"name": name}
+            return _("the output of %(name)s changed") % {"name": titles.get(name, name)}
     for name in sorted({*old.get("external", {}), *new["external"]}):
         if old.get("external", {}).get(name) != new["external"].get(name):
             return _("%(name)s changed") % {"name": name}
@@ -108,3 +113,11 @@ def estimate_of(step: Step[Any], store: StepStore, inputs: Mapping[str, Path]) -
         size = sum(entry["bytes"] for entry in manifest["files"].values())
         return Estimate(float(manifest["seconds"]), manifest.get("peak_rss"), size, "measured")
     return step.estimate(inputs)
+
+
+def size_text(size: int) -> str:
+    """Bytes with the unit that suits them."""
+    for unit, value in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= value:
+            return f"{size / value:.1f} {unit}" if size < 10 * value else f"{size / value:.0f} {unit}"
+    return f"{size} B"

@@ -67,6 +67,7 @@ class Step(ABC, Generic[Settings]):
         name: of the step, its section in the configuration and its folder.
         title: what a person reads; marked with ``N_``.
         needs: earlier steps whose output this one reads. A disabled one is absent from the context.
+        outputs: globs of the files it publishes.
         code: modules or packages besides the step's own whose source is its code version. A change of any
             of them makes the step run again.
         keeps_scratch: whether scratch stays when settings change (a cache of downloads); it goes otherwise.
@@ -77,6 +78,7 @@ class Step(ABC, Generic[Settings]):
     name: ClassVar[str]
     title: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
+    outputs: ClassVar[tuple[str, ...]] = ()
     code: ClassVar[tuple[str, ...]] = ()
     keeps_scratch: ClassVar[bool] = False
     reads_inputs: ClassVar[bool] = True

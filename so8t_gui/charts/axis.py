@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyqtgraph as pg
-from PySide6.QtGui import QFont, QFontMetrics
+from PySide6.QtCore import QRectF
+from PySide6.QtGui import QFont, QFontMetrics, QPainter
 
 from so8t_gui import theme
 from so8t_gui.models.clock import format_duration
+
+#: Between two numbers beside each other, in pixels.
+GAP = 4.0
 
 
 class NumberAxis(pg.AxisItem):  # type: ignore[misc]
@@ -17,6 +22,8 @@ class NumberAxis(pg.AxisItem):  # type: ignore[misc]
     def __init__(self, orientation: str) -> None:
         super().__init__(orientation)
         self.durations = False
+        #: The numbers that stand there: place, alignment and text of each.
+        self.shown_texts: list[tuple[QRectF, Any, str]] = []
         colours = theme.current()
         self.setPen(colours["line"])
         self.setTextPen(colours["muted"])
@@ -31,6 +38,19 @@ class NumberAxis(pg.AxisItem):  # type: ignore[misc]
             self.setWidth(metrics.horizontalAdvance("0.00015") + 10)
         else:
             self.setHeight(metrics.height() * 2 + 6)
+
+    def generateDrawSpecs(self, p: QPainter) -> Any:  # noqa: ANN401
+        """pyqtgraph's hook: numbers that would touch one that is drawn already are left out."""
+        specs = super().generateDrawSpecs(p)
+        self.shown_texts = []
+        if specs is None:
+            return None
+        line, ticks, texts = specs
+        for rect, flags, text in texts:
+            wide = rect.adjusted(-GAP, -1, GAP, 1)
+            if not any(wide.intersects(other) for other, _flags, _text in self.shown_texts):
+                self.shown_texts.append((rect, flags, text))
+        return line, ticks, self.shown_texts
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         """pyqtgraph's hook."""

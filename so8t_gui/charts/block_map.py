@@ -45,7 +45,7 @@ class BlockMap(QFrame):
     def _colours() -> npt.NDArray[np.uint8]:
         look = theme.current()
         middle = look.colour("surface")
-        low, high = QColor(NEGATIVE[look.name]), QColor(POSITIVE[look.name])
+        low, high = QColor(NEGATIVE[look.base]), QColor(POSITIVE[look.base])
         rows = [mix(middle, low, 1 - i / 128) for i in range(128)] + [
             mix(middle, high, i / 127) for i in range(128)
         ]

@@ -18,7 +18,8 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QStackedLayout, QVBox
 from so8t_engine.i18n import _
 from so8t_gui import theme
 from so8t_gui.charts.axis import NumberAxis
-from so8t_gui.charts.chart_legend import ChartLegend, ChartOptions
+from so8t_gui.charts.chart_legend import ChartOptions
+from so8t_gui.charts.chart_ranges import ChartRanges
 from so8t_gui.charts.plot import Plot
 from so8t_gui.charts.series import (
     MISSING_TEXT,
@@ -26,22 +27,20 @@ from so8t_gui.charts.series import (
     Statistics,
     Values,
     format_value,
-    full_range,
-    grown_span,
-    robust_range,
     rows_between,
     statistics,
 )
 from so8t_gui.models.buffers import Columns
 from so8t_gui.models.marks import Marks
 from so8t_gui.models.smoothing import Smoothed
+from so8t_gui.widgets.elided_label import ElidedLabel
 
 __all__ = ["MISSING_TEXT", "LineChart", "Series", "format_value"]
 pg.setConfigOptions(antialias=False, useOpenGL=False)
 MAX_DOTS = 400
 
 
-class LineChart(ChartLegend):
+class LineChart(ChartRanges):
     """A titled chart.
 
     Args:
@@ -49,18 +48,13 @@ class LineChart(ChartLegend):
         log: logarithmic values.
         robust: whether few outliers may lie outside the range of values.
 
-    Signals: ``spanned`` with low and high when a person zoomed or moved; ``whole`` when everything is to
-    be seen again; ``hovered`` with x or None; ``region_moved`` with low and high; ``drawn``.
+    Signals: ``hovered`` with x or None; ``region_moved`` with low and high; ``drawn``.
     """
 
-    spanned = Signal(float, float)
-    whole = Signal()
     hovered = Signal(object)
     region_moved = Signal(float, float)
     drawn = Signal()
     options_changed = Signal()
-    #: Whether the ranges follow the data; a subclass that sets its own says no.
-    fits = True
 
     def __init__(
         self, title: str, *, log: bool = False, robust: bool = True, parent: QWidget | None = None
@@ -71,21 +65,15 @@ class LineChart(ChartLegend):
         self.options = ChartOptions(log=log, robust=robust)
         self.title_text = title
         self.along = "step"
-        self._span: tuple[float, float] | None = None
-        self._zoomed = False
-        self._by_hand = False
-        self._setting = False
         self._items: dict[str, pg.PlotDataItem] = {}
         self._smooth: dict[str, tuple[Columns, float, Smoothed]] = {}
         self._region: pg.LinearRegionItem | None = None
-        self._levels: list[float] = []
         self._level_lines: list[tuple[float, str, str]] = []
         self._build(title)
 
     def _build(self, title: str) -> None:
-        self._title = QLabel(title)
+        self._title = ElidedLabel(title)
         self._title.setObjectName("title")
-        self._title.setTextFormat(Qt.TextFormat.PlainText)
         self.header = QWidget()
         head = QHBoxLayout(self.header)
         head.setContentsMargins(0, 0, 0, 0)
@@ -113,15 +101,16 @@ class LineChart(ChartLegend):
         self._empty.setTextFormat(Qt.TextFormat.PlainText)
         self._empty.setWordWrap(True)
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._stack = QStackedLayout()
-        self._stack.addWidget(self._empty)
-        self._stack.addWidget(self.plot)
         layout = self._layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 7, 8, 4)
         layout.setSpacing(1)
         layout.addWidget(self.header)
         layout.addWidget(self._legend)
+        self._stack = QStackedLayout()
         layout.addLayout(self._stack, 1)
+        # Into a layout that has its place: it shows the first at once, else as a window of its own.
+        self._stack.addWidget(self._empty)
+        self._stack.addWidget(self.plot)
         self.set_x("step")
 
     def dispose(self) -> None:
@@ -297,75 +286,6 @@ class LineChart(ChartLegend):
         else:
             item.setData(x, y, symbol=None)
         return y
-
-    # Ranges
-
-    def extent(self) -> tuple[float, float] | None:
-        """The smallest and the largest x of all series; None without data."""
-        ends = [(float(t.view(self.along)[0]), float(t.view(self.along)[-1])) for t in self._sources.values()]
-        return (min(low for low, _h in ends), max(high for _l, high in ends)) if ends else None
-
-    def _own_span(self) -> tuple[float, float]:
-        extent = self.extent()
-        return grown_span(extent, self.plot.box.viewRange()[0]) if extent else (0.0, 1.0)
-
-    def show_span(self, low: float, high: float, *, by_hand: bool = False) -> None:
-        """Show x from ``low`` to ``high``; by hand, it stays there until `show_whole`."""
-        self._span, self._by_hand = (low, high), by_hand
-        self._set_x_range(low, high)
-        if by_hand:
-            self.refresh()
-
-    def show_whole(self) -> None:
-        """Follow the data again, in both directions."""
-        self._span, self._by_hand, self._zoomed = None, False, False
-        self.plot.box.values_follow = True
-        self.refresh()
-        self.whole.emit()
-
-    @property
-    def zoomed(self) -> bool:
-        """Whether a person has chosen what part is shown."""
-        return self._by_hand
-
-    def _set_x_range(self, low: float, high: float) -> None:
-        if self.plot.box.viewRange()[0] != [low, high]:
-            self._setting = True
-            self.plot.setXRange(low, high, padding=0)
-            self._setting = False
-
-    def _fit_values(self, values: Values) -> None:
-        found = (robust_range if self.options.robust else full_range)(values)
-        self._range_note = ""
-        if found is None:
-            return
-        low, high = found
-        if self._levels:
-            low, high = min(low, *self._levels), max(high, *self._levels)
-        outside = values[np.isfinite(values) & (values > high)]
-        if len(outside):
-            peak = float(outside.max())
-            text = format_value(10**peak if self.options.log else peak)
-            self._range_note = _("▲ up to %(value)s outside the range") % {"value": text}
-        # Scaled far enough that the range moves seldom: each move writes the axis anew.
-        room = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
-        now_low, now_high = self.plot.box.viewRange()[1]
-        fits = now_low <= low and high <= now_high and (now_high - now_low) <= 1.35 * (high - low)
-        if not fits or high == low:
-            self.plot.setYRange(low - room, high + room, padding=0)
-
-    def _on_hand(self, axes: Sequence[bool]) -> None:
-        if axes[1] and not axes[0]:
-            self.plot.box.values_follow = False
-        if axes[0]:
-            low, high = self.plot.box.viewRange()[0]
-            self._span, self._by_hand = (low, high), True
-            self.spanned.emit(low, high)
-        self.refresh()
-
-    def _on_x_range(self) -> None:
-        if not self._setting and self._by_hand and self.fits:
-            self._span = tuple(self.plot.box.viewRange()[0])
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

@@ -26,6 +26,7 @@ from so8t_gui.charts.line_chart import MISSING_TEXT, LineChart, Series
 from so8t_gui.charts.matrix_view import MatrixView
 from so8t_gui.models.rotations import RotationBlocks
 from so8t_gui.models.run_model import RunModel
+from so8t_gui.widgets.elided_label import ElidedLabel
 
 READOUTS = ("mean", "max", "orthogonality", "det", "block_c", "block_o", "block_d")
 
@@ -60,7 +61,8 @@ class RotationPanel(QFrame):
         maps.setSpacing(14)
         for view in self.maps.values():
             column = QVBoxLayout()
-            caption = _plain(view.accessibleName(), "title")
+            caption = ElidedLabel(view.accessibleName())
+            caption.setObjectName("title")
             caption.setAlignment(Qt.AlignmentFlag.AlignHCenter)
             column.addWidget(caption)
             column.addWidget(view, 1)
@@ -128,27 +130,32 @@ class RotationPanel(QFrame):
     def _readouts(self) -> QGridLayout:
         self.values = {key: _plain(MISSING_TEXT, "value") for key in READOUTS}
         grid = QGridLayout()
-        grid.setHorizontalSpacing(22)
+        grid.setHorizontalSpacing(14)
         grid.setVerticalSpacing(2)
-        for column, title in enumerate(
-            (_("commutator"), _("largest |RᵀR − I|"), _("largest |det − 1|")), start=1
-        ):
-            grid.addWidget(_plain(title, "muted"), 0, column)
+        heads = (
+            (_("commutator"), _("mean")),
+            (_("largest"), _("largest")),
+            ("|RᵀR − I|", _("largest")),
+            ("|det − 1|", _("largest")),
+        )
+        for column, (title, what) in enumerate(heads, start=1):
+            head = _plain(title, "muted")
+            head.setToolTip(what)
+            grid.addWidget(head, 0, column)
         whole, block = _("Whole model"), _("Block shown")
-        both = QHBoxLayout()
-        both.setSpacing(6)
-        for key, name in (("mean", _("mean")), ("max", _("largest"))):
-            both.addWidget(_plain(name, "muted"))
-            both.addWidget(self.values[key])
-            self.values[key].setAccessibleName(f"{whole}: {name}")
-        grid.addWidget(_plain(whole, "title"), 1, 0)
-        grid.addLayout(both, 1, 1)
-        grid.addWidget(self.values["orthogonality"], 1, 2)
-        grid.addWidget(self.values["det"], 1, 3)
-        grid.addWidget(_plain(block, "title"), 2, 0)
-        for column, key in enumerate(("block_c", "block_o", "block_d"), start=1):
-            grid.addWidget(self.values[key], 2, column)
-        grid.setColumnStretch(4, 1)
+        for row, (name, keys) in enumerate(
+            (
+                (whole, ("mean", "max", "orthogonality", "det")),
+                (block, ("block_c", "", "block_o", "block_d")),
+            ),
+            start=1,
+        ):
+            grid.addWidget(_plain(_("Model") if name == whole else _("Block"), "title"), row, 0)
+            for column, key in enumerate(keys, start=1):
+                if key:
+                    self.values[key].setAccessibleName(f"{name}: {heads[column - 1][0]}")
+                    grid.addWidget(self.values[key], row, column)
+        grid.setColumnStretch(5, 1)
         return grid
 
     def draw(self, model: RunModel, folder: Path | None) -> None:

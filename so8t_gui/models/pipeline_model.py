@@ -24,6 +24,7 @@ from so8t_engine.training.states import State
 STATUS_NAMES: dict[str, str] = {
     "": N_("not planned"),
     "planned": N_("to do"),
+    "stale": N_("to do again"),
     "waiting": N_("waiting"),
     "running": N_("running"),
     "retrying": N_("trying again"),
@@ -43,7 +44,9 @@ class StepView:
         status: a key of `STATUS_NAMES`. reason: why it runs, is skipped or failed.
         progress: done and of, of the work named ``what``; ``of`` None where unknown.
         began: of the present attempt, seconds since 1970. seconds: how long it took.
-        expected_s: what an earlier call took or the step expects; ``measured`` tells which.
+        expected_s, memory_bytes, disk_bytes: what an earlier call took or the step expects; ``measured``
+            tells which. None where nothing is known.
+        stale: what the step is to make is there from an earlier call, and out of date.
     """
 
     name: str
@@ -55,10 +58,17 @@ class StepView:
     began: float | None = None
     seconds: float | None = None
     expected_s: float | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
     measured: bool = False
     attempt: int = 1
+    stale: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     messages: list[tuple[str, str]] = field(default_factory=list)
+
+    def status_name(self) -> str:
+        """The status in words, to be translated."""
+        return STATUS_NAMES["stale" if self.stale and self.status == "planned" else self.status]
 
     def fraction(self) -> float | None:
         """Of the work in hand, in [0, 1]; None where it is not known."""
@@ -91,7 +101,9 @@ class PipelineModel:
             return
         for one in planned:
             view = self.steps[one.name]
+            view.stale = one.stale
             view.expected_s, view.measured = one.estimate.seconds, one.estimate.basis == "measured"
+            view.memory_bytes, view.disk_bytes = one.estimate.memory_bytes, one.estimate.disk_bytes
             if view.status not in {"failed", "stopped"} or one.action in {"skip", "off"}:
                 view.status = {"skip": "skipped", "off": "off"}.get(one.action, "planned")
                 view.reason = one.reason

@@ -10,17 +10,13 @@ from typing import Any
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
-    QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
     QLabel,
     QPlainTextEdit,
     QPushButton,
-    QSlider,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
@@ -36,7 +32,9 @@ from so8t_gui.preferences import Preferences
 from so8t_gui.run_controller import RunController
 from so8t_gui.theme import current
 from so8t_gui.widgets.answer_view import AnswerView
+from so8t_gui.widgets.chat_options import ChatOptions
 from so8t_gui.widgets.heads_view import HeadsView, plain
+from so8t_gui.widgets.kept_questions import KeptQuestions
 from so8t_gui.widgets.message_bar import MessageBar
 
 LOOK_EVERY_MS = 1500
@@ -102,13 +100,15 @@ class ChatPage(QWidget):
         columns.addWidget(self.effect, 2, 1)
         for view in (self.base, self.tuned):
             view.setMinimumHeight(150)
+            view.setPlaceholderText(_("Load a run and ask: the answer appears here."))
         for panel in (self.heads, self.effect):
             panel.setMaximumHeight(230)
         columns.setRowStretch(1, 1)
         columns.setColumnStretch(0, 1)
         columns.setColumnStretch(1, 1)
         layout.addLayout(columns, 1)
-        layout.addLayout(self._make_options())
+        self.options = ChatOptions()
+        layout.addWidget(self.options)
         layout.addLayout(self._make_prompt())
 
     def _make_top(self) -> QHBoxLayout:
@@ -132,43 +132,6 @@ class ChatPage(QWidget):
         row.addWidget(self.memory, 1)
         return row
 
-    def _make_options(self) -> QHBoxLayout:
-        self.adapter = QCheckBox(_("LoRA adapter"))
-        self.adapter.setChecked(True)
-        self.own_g = QCheckBox(_("g by hand"))
-        self.own_g.setToolTip(
-            _("Off: the gate as it was trained. On: 0 is the base's hidden states, 1 is M alone.")
-        )
-        self.g = QSlider(Qt.Orientation.Horizontal)
-        self.g.setRange(0, 100)
-        self.g.setValue(83)
-        self.g.setAccessibleName(_("Gate g"))
-        self.g_label = plain("", "value")
-        self.g_label.setMinimumWidth(self.fontMetrics().horizontalAdvance("0.00  "))
-        self.g.valueChanged.connect(self._show_g)
-        self.own_g.toggled.connect(self._show_g)
-        self.compare = QCheckBox(_("base too"))
-        self.compare.setChecked(True)
-        self.temperature = QDoubleSpinBox()
-        self.temperature.setRange(0.0, 2.0)
-        self.temperature.setSingleStep(0.1)
-        self.temperature.setAccessibleName(_("Temperature"))
-        self.length = QSpinBox()
-        self.length.setRange(1, 4096)
-        self.length.setValue(96)
-        self.length.setAccessibleName(_("Longest answer"))
-        row = QHBoxLayout()
-        for widget in (self.compare, self.adapter, self.own_g):
-            row.addWidget(widget)
-        row.addWidget(self.g, 1)
-        row.addWidget(self.g_label)
-        row.addWidget(plain(_("Temperature"), "muted"))
-        row.addWidget(self.temperature)
-        row.addWidget(plain(_("Tokens"), "muted"))
-        row.addWidget(self.length)
-        self._show_g()
-        return row
-
     def _make_prompt(self) -> QHBoxLayout:
         self.prompt = QPlainTextEdit()
         self.prompt.setAccessibleName(_("Question"))
@@ -179,33 +142,21 @@ class ChatPage(QWidget):
         self.send.clicked.connect(self.ask)
         self.stop = QPushButton(_("Stop"))
         self.stop.clicked.connect(self._runner.stop)
-        self.saved = QComboBox()
-        self.saved.setAccessibleName(_("Saved questions"))
-        self.saved.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.saved.setMinimumContentsLength(14)
-        self.saved.activated.connect(self._take_saved)
-        keep, forget = QPushButton(_("Keep question")), QPushButton(_("Forget"))
-        export = QPushButton(_("Export…"))
-        keep.setToolTip(_("Keep this question for later."))
-        forget.setToolTip(_("Remove the chosen question from the list."))
-        keep.clicked.connect(self._keep)
-        forget.clicked.connect(self._forget)
-        export.clicked.connect(self._export_dialog)
-        self.export_button = export
+        self.kept = KeptQuestions(self._preferences, lambda: self.prompt.toPlainText().strip())
+        self.kept.chosen.connect(self.prompt.setPlainText)
+        self.export_button = QPushButton(_("Export…"))
+        self.export_button.clicked.connect(self._export_dialog)
         grid = QGridLayout()
-        grid.addWidget(self.saved, 0, 0, 1, 2)
-        grid.addWidget(self.send, 0, 2)
-        grid.addWidget(keep, 1, 0)
-        grid.addWidget(forget, 1, 1)
-        grid.addWidget(self.stop, 1, 2)
-        grid.addWidget(export, 1, 3)
+        grid.addWidget(self.kept, 0, 0, 2, 1)
+        grid.addWidget(self.send, 0, 1)
+        grid.addWidget(self.stop, 1, 1)
+        grid.addWidget(self.export_button, 1, 2)
         row = QHBoxLayout()
         row.addWidget(self.prompt, 1)
         row.addLayout(grid)
         QShortcut(
             QKeySequence("Ctrl+Return"), self.prompt, self.ask, context=Qt.ShortcutContext.WidgetShortcut
         )
-        self._fill_saved()
         return row
 
     # Runs and memory
@@ -320,11 +271,6 @@ class ChatPage(QWidget):
 
     # Asking
 
-    def _show_g(self) -> None:
-        by_hand = self.own_g.isChecked()
-        self.g.setEnabled(by_hand)
-        self.g_label.setText(f"{self.g.value() / 100:.2f}" if by_hand else _("trained"))
-
     def ask(self) -> None:
         """Send the question."""
         text = self.prompt.toPlainText().strip()
@@ -336,14 +282,7 @@ class ChatPage(QWidget):
         self.heads.clear()
         self._effect = Columns("token")
         self.effect.draw(self._effect)
-        command = {
-            "prompt": text,
-            "sides": ["base", "tuned"] if self.compare.isChecked() else ["tuned"],
-            "adapter": self.adapter.isChecked(),
-            "g": self.g.value() / 100 if self.own_g.isChecked() else None,
-            "temperature": self.temperature.value(),
-            "max_new_tokens": self.length.value(),
-        }
+        command = {"prompt": text, **self.options.chosen()}
         self._answer = {"question": text, "settings": command, "heads": None, "base": [], "tuned": []}
         self._runner.ask(**command)
 
@@ -372,32 +311,7 @@ class ChatPage(QWidget):
     def _fail(self, sentence: str) -> None:
         self.message.show_message("error", sentence, _("Load it again; the run's log may tell more."))
 
-    # Questions kept, answers written to a file
-
-    def _fill_saved(self) -> None:
-        self.saved.clear()
-        self.saved.addItem(_("Saved questions"))
-        for text in self._preferences.questions:
-            self.saved.addItem(text.replace("\n", " ")[:60], text)
-
-    def _take_saved(self) -> None:
-        text = self.saved.currentData()
-        if text:
-            self.prompt.setPlainText(text)
-
-    def _keep(self) -> None:
-        text = self.prompt.toPlainText().strip()
-        kept = self._preferences.questions
-        if text and text not in kept:
-            self._preferences.questions = [*kept, text][-100:]
-            self._fill_saved()
-            self.saved.setCurrentIndex(self.saved.findData(text))
-
-    def _forget(self) -> None:
-        text = self.saved.currentData()
-        if text:
-            self._preferences.questions = [one for one in self._preferences.questions if one != text]
-            self._fill_saved()
+    # Answers written to a file
 
     def _export_dialog(self) -> None:
         name, _filter = QFileDialog.getSaveFileName(

@@ -20,8 +20,9 @@ from PySide6.QtWidgets import (
 
 from so8t_engine.config.loading import pipeline_paths
 from so8t_engine.i18n import _
+from so8t_engine.pipeline.plan import size_text
 from so8t_engine.plain_text import visible
-from so8t_gui.models.pipeline_model import STATUS_NAMES, StepView
+from so8t_gui.models.pipeline_model import StepView
 from so8t_gui.pipeline_controller import PipelineController
 from so8t_gui.widgets.facts_tree import FactsTree
 from so8t_gui.widgets.message_bar import MessageBar
@@ -209,7 +210,7 @@ class PipelinePage(QWidget):
 
     def _show_step(self, name: str) -> None:
         view = self.controller.model.steps[name]
-        self.heading.setText(f"{_(view.title)}: {_(STATUS_NAMES[view.status])}")
+        self.heading.setText(f"{_(view.title)}: {_(view.status_name())}")
         self.why.setText(visible(self._why(view), 1000))
         self.facts.show_facts(view.facts)
         text = "\n".join(visible(message, 2000) for _kind, message in view.messages)
@@ -240,6 +241,12 @@ class PipelinePage(QWidget):
             parts.append(
                 _("takes about %(time)s (%(kind)s)") % {"time": duration(view.expected_s), "kind": kind}
             )
+        if view.status == "planned" and view.stale:
+            parts.append(_("what is shown is from an earlier call"))
+        if view.status == "planned" and view.memory_bytes is not None:
+            parts.append(_("%(size)s of memory") % {"size": size_text(view.memory_bytes)})
+        if view.status == "planned" and view.disk_bytes is not None:
+            parts.append(_("%(size)s on disk") % {"size": size_text(view.disk_bytes)})
         return " · ".join(parts)
 
     def disconnect_controller(self) -> None:

@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
-from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
-    QAbstractSpinBox,
-    QFileDialog,
     QFrame,
     QHBoxLayout,
-    QLineEdit,
-    QMessageBox,
     QScrollArea,
     QStackedWidget,
     QVBoxLayout,
@@ -33,15 +29,16 @@ from so8t_engine.memory.geometry import UnknownModelError
 from so8t_engine.memory.machine import other_programs
 from so8t_engine.memory.nvml import card_total
 from so8t_gui.charts.schedule_preview import SchedulePreview
-from so8t_gui.forms import colours
+from so8t_gui.forms import colours, files
 from so8t_gui.forms.budget_bar import BudgetCard
 from so8t_gui.forms.command_line import equivalent_command
 from so8t_gui.forms.form import ConfigForm
+from so8t_gui.forms.notes import SettingsNotes
 from so8t_gui.forms.panels import CommandCard, HelpCard
 from so8t_gui.forms.probe_runner import ProbeRunner
-from so8t_gui.forms.row import plain_label
 from so8t_gui.forms.toolbar import SettingsToolbar
 from so8t_gui.forms.undo import UndoHistory
+from so8t_gui.forms.undo_keys import UndoKeys
 from so8t_gui.forms.yaml_view import YamlView
 from so8t_gui.models.known_rows import KnownRows
 
@@ -49,6 +46,16 @@ DEBOUNCE_MS = 120
 #: The longest sequence takes some twenty estimates: it is looked for once nobody is typing.
 LONGEST_MS = 400
 FIRST_PRESET = "demo"
+
+
+def _scroll(widget: QWidget, name: str) -> QScrollArea:
+    area = QScrollArea()
+    area.setAccessibleName(name)
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(widget)
+    return area
 
 
 class SettingsPage(QWidget):
@@ -83,16 +90,9 @@ class SettingsPage(QWidget):
 
     def _build(self) -> None:
         self.toolbar = SettingsToolbar()
-        self.lock_note, self.message, self.source_note = (plain_label(wrap=True) for _i in range(3))
-        self.lock_note.hide()
-        self.message.hide()
+        self.notes = SettingsNotes()
         self.form = ConfigForm()
-        self.form_scroll = QScrollArea()
-        self.form_scroll.setAccessibleName(_("Settings"))
-        self.form_scroll.setWidgetResizable(True)
-        self.form_scroll.setFrameShape(QFrame.Shape.NoFrame)
-        self.form_scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.form_scroll.setWidget(self.form)
+        self.form_scroll = _scroll(self.form, _("Settings"))
         self.form_scroll.setMinimumWidth(self.form.minimumSizeHint().width() + 24)
         self.budget, self.help, self.command = BudgetCard(), HelpCard(), CommandCard()
         self.preview = SchedulePreview()
@@ -103,12 +103,7 @@ class SettingsPage(QWidget):
         for card in (self.budget, self.help, self.preview, self.command):
             column.addWidget(card)
         column.addStretch(1)
-        self.side = QScrollArea()
-        self.side.setAccessibleName(_("Memory, help and preview"))
-        self.side.setWidgetResizable(True)
-        self.side.setFrameShape(QFrame.Shape.NoFrame)
-        self.side.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.side.setWidget(side)
+        self.side = _scroll(side, _("Memory, help and preview"))
         self.side.setFixedWidth(max(colours.wanted_width(self, 42), 280))
         middle = QHBoxLayout()
         middle.setSpacing(10)
@@ -121,10 +116,7 @@ class SettingsPage(QWidget):
         page = QVBoxLayout(self)
         page.setContentsMargins(12, 12, 12, 12)
         page.addWidget(self.toolbar)
-        # Always there, so that the form does not jump with the first change.
-        self.source_note.setMinimumHeight(self.fontMetrics().height())
-        for label in (self.source_note, self.lock_note, self.message):
-            page.addWidget(label)
+        page.addWidget(self.notes)
         page.addLayout(middle, 1)
 
         self.form.edited.connect(self._on_edited)
@@ -145,26 +137,7 @@ class SettingsPage(QWidget):
         self.toolbar.undo_clicked.connect(lambda: self._go(self._steps.undo()))
         self.toolbar.redo_clicked.connect(lambda: self._go(self._steps.redo()))
         self.yaml.parsed.connect(self._take_text)
-        for key, button in (
-            (QKeySequence.StandardKey.Undo, self.toolbar.undo),
-            (QKeySequence.StandardKey.Redo, self.toolbar.redo),
-        ):
-            QShortcut(QKeySequence(key), self.form, button.click).setContext(
-                Qt.ShortcutContext.WidgetWithChildrenShortcut
-            )
-        # A spin box asks its own line edit when that one has declined.
-        for field in (*self.form.findChildren(QLineEdit), *self.form.findChildren(QAbstractSpinBox)):
-            field.installEventFilter(self)
-        self._colour()
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Ctrl+Z in a field goes back in the form as a whole, not letter by letter in that field."""
-        if event.type() is QEvent.Type.ShortcutOverride and isinstance(event, QKeyEvent):
-            undo, redo = QKeySequence.StandardKey.Undo, QKeySequence.StandardKey.Redo
-            if event.matches(undo) or event.matches(redo):
-                event.ignore()
-                return True
-        return False
+        self._undo_keys = UndoKeys(self.form, self.toolbar.undo, self.toolbar.redo)
 
     def _show_text(self, text: bool) -> None:
         """The form or the text; leaving a wrong text leaves the form as it was before the fault."""
@@ -222,10 +195,7 @@ class SettingsPage(QWidget):
         self.budget.others.setEnabled(not locked)
         # A probe beside a run would measure the two together.
         self.budget.measure.setEnabled(not locked)
-        name = self._config.name if self._config else "?"
-        text = _("A run is live. These are the settings of '%(name)s'; they can be edited once it has ended.")
-        self.lock_note.setText(text % {"name": name})
-        self.lock_note.setVisible(locked)
+        self.notes.show_lock(locked, self._config.name if self._config else "?")
         self._refresh_note()
 
     def can_start(self) -> tuple[bool, str]:
@@ -288,7 +258,7 @@ class SettingsPage(QWidget):
 
     def load_file(self, path: Path, preset: str = "") -> bool:
         """Show the settings in ``path``; a wrong file changes nothing and says what is wrong, and where."""
-        if self._locked or (self.unsaved and not self._may_discard()):
+        if self._locked or (self.unsaved and not files.may_discard(self)):
             return False
         return self._take_file(path, preset)
 
@@ -296,7 +266,7 @@ class SettingsPage(QWidget):
         try:
             config = load_config(path)
         except ConfigError as error:
-            self._say(str(error), bad=True)
+            self.notes.say(str(error), bad=True)
             return False
         self._show(config, preset or str(path))
         return True
@@ -305,49 +275,33 @@ class SettingsPage(QWidget):
         """Write the settings to ``path``, whole or not at all."""
         config = self.config()
         if config is None:
-            self._say(_("Nothing was saved: some settings are wrong. They are marked below."), bad=True)
+            self.notes.say(_("Nothing was saved: some settings are wrong. They are marked below."), bad=True)
             return False
         try:
             write_atomically(path, config.to_yaml())
         except OSError as error:
             values = {"path": str(path), "reason": error.strerror or str(error)}
-            self._say(_("%(path)s cannot be written: %(reason)s.") % values, bad=True)
+            self.notes.say(_("%(path)s cannot be written: %(reason)s.") % values, bad=True)
             return False
         self._base, self._source = config, str(path)
-        self._say(_("Saved to %(path)s.") % {"path": str(path)})
+        self.notes.say(_("Saved to %(path)s.") % {"path": str(path)})
         self._refresh_note()
         return True
 
-    def _may_discard(self) -> bool:
-        box = QMessageBox(self)
-        box.setTextFormat(Qt.TextFormat.PlainText)
-        box.setIcon(QMessageBox.Icon.Question)
-        box.setText(_("Replace the settings? Unsaved changes are lost."))
-        replace = box.addButton(_("Replace"), QMessageBox.ButtonRole.AcceptRole)
-        box.setDefaultButton(box.addButton(_("Cancel"), QMessageBox.ButtonRole.RejectRole))
-        box.exec()
-        return box.clickedButton() is replace
-
     def _choose_and_load(self) -> None:
-        name, _filter = QFileDialog.getOpenFileName(
-            self, _("Load settings"), "", _("Settings (*.yaml *.yml)") + ";;" + _("All files (*)")
-        )
-        if name:
-            self.load_file(Path(name))
+        if (path := files.to_load(self)) is not None:
+            self.load_file(path)
 
     def _choose_and_save(self) -> None:
         suggested = f"{self._config.name if self._config else 'run'}.yaml"
-        name, _filter = QFileDialog.getSaveFileName(
-            self, _("Save settings"), suggested, _("Settings (*.yaml *.yml)")
-        )
-        if name:
-            self.save_file(Path(name) if Path(name).suffix else Path(name + ".yaml"))
+        if (path := files.to_save(self, suggested)) is not None:
+            self.save_file(path)
 
     # Keeping everything in step.
 
     def _show(self, config: Config, source: str) -> None:
         self._base, self._source = config, source
-        self.message.hide()
+        self.notes.message.hide()
         self.form.set_values(config.model_dump())
         self._check()
         if self.toolbar.yaml.isChecked():
@@ -433,29 +387,10 @@ class SettingsPage(QWidget):
             self.preview.show_config(self._config, self._known_rows.rows(self._config))
 
     def _refresh_note(self) -> None:
-        source = Path(self._source).name if self._source else ""
-        parts = [_("From %(source)s.") % {"source": source}] if source else []
-        if not self._locked and (self._config is None or self._config != self._base):
-            parts.append(_("There are unsaved changes."))
-        self.source_note.setText(" ".join(parts))
-
-    def _say(self, text: str, bad: bool = False) -> None:
-        self.message.setText(text)
-        self.message.setVisible(bool(text))
-        palette = self.palette()
-        colours.tint(self.message, colours.bad(palette) if bad else colours.muted(palette), bold=bad)
-
-    def _colour(self) -> None:
-        palette = self.palette()
-        colours.tint(self.source_note, colours.muted(palette))
-        colours.tint(self.lock_note, palette.color(palette.ColorRole.WindowText), bold=True)
+        changed = self._config is None or self._config != self._base
+        self.notes.show_source(self._source, changed and not self._locked)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         # Free system memory and the model's folder may have changed since.
         self._estimate_again()
-
-    def changeEvent(self, event: QEvent) -> None:
-        super().changeEvent(event)
-        if event.type() is QEvent.Type.PaletteChange and hasattr(self, "source_note"):
-            self._colour()

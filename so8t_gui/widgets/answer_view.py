@@ -40,7 +40,7 @@ class AnswerView(QPlainTextEdit):
         style = QTextCharFormat()
         kl = token.get("kl")
         if kl is not None and kl > 1e-4:
-            base, tint = theme.current().colour("surface"), QColor(POSITIVE[theme.current().name])
+            base, tint = theme.current().colour("surface"), QColor(POSITIVE[theme.current().base])
             style.setBackground(mix(base, tint, 0.6 * min(1.0, kl / FULL_TINT)))
         cursor.insertText(token["text"], style)
         self.tokens.append(token)

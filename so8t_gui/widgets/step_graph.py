@@ -21,7 +21,7 @@ from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from so8t_engine.i18n import N_, _
 from so8t_gui import theme
-from so8t_gui.models.pipeline_model import STATUS_NAMES, PipelineModel, StepView
+from so8t_gui.models.pipeline_model import PipelineModel, StepView
 
 #: Column and row of each step, and the steps that it is drawn to follow.
 PLACES: dict[str, tuple[float, int]] = {
@@ -104,7 +104,7 @@ class StepGraph(QWidget):
 
     def _name(self) -> None:
         view = self._model.steps[self.selected]
-        self.setAccessibleName(f"{_(view.title)}: {_(STATUS_NAMES[view.status])}")
+        self.setAccessibleName(f"{_(view.title)}: {_(view.status_name())}")
 
     def boxes(self) -> dict[str, QRectF]:
         """The rectangle of each step."""
@@ -174,7 +174,7 @@ class StepGraph(QWidget):
         painter.setFont(self.font())
         painter.setPen(self._colour(view))
         metrics = QFontMetricsF(self.font())
-        self._line(painter, inner, 1, line, _(STATUS_NAMES[view.status]), metrics)
+        self._line(painter, inner, 1, line, _(view.status_name()), metrics)
         painter.setPen(colours.colour("muted"))
         self._line(painter, inner, 2, line, self._time(view), metrics)
         self._bar(painter, QRectF(inner.left(), inner.bottom() - 5, inner.width(), 5), view)

@@ -98,7 +98,7 @@ def main() -> int:
         window.chat_page.choose_run(options.run)
         window.chat.load(options.run)
         wait_until(lambda: window.chat.loaded is not None, 240)
-        window.chat_page.length.setValue(48)
+        window.chat_page.options.length.setValue(48)
         turn(app, 2.0)
         result: dict[str, object] = {"platform": app.platformName(), "cores": os.cpu_count(), "idle": idle}
         parts = {}

@@ -208,21 +208,21 @@ def decide(rows: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
         meta = np.zeros(count, META)
         meta["document"] = rng.integers(0, 2**63, count, np.uint64)
         meta["task"], meta["stratum"] = -1, rng.integers(0, 8, count)
-        metas.append(meta)
+        metas.append(meta[["task", "stratum"]].copy())
+        np.save(files["meta"], meta)
         np.save(files["keys"], keys)
         np.save(files["sketch"], sketches)
         np.save(files["offsets"], np.cumsum([0, *(len(name) + 1 for name in names)], dtype=np.int64))
         files["text"].write_text("".join(f"{name}\0" for name in names))
     del keys, sketches, names
     starts = tuple(np.cumsum([0, *counts]).tolist())
-    whole = np.concatenate(metas)
-    del metas
+    tasks = np.concatenate([meta["task"] for meta in metas])
+    strata = np.concatenate([meta["stratum"] for meta in metas])
+    del metas, meta
     memory, began = Memory(), time.monotonic()
-    found = find_duplicates(
-        folder, starts, whole["task"], whole["document"], 0.8, workers, lambda: None, lambda *_told: None
-    )
+    found = find_duplicates(folder, starts, tasks, 0.8, workers, lambda: None, lambda *_told: None)
     compared = time.monotonic() - began
-    splits = assign(found.groups, whole["stratum"], ~found.dropped, (0.8, 0.1, 0.1), seed)
+    splits = assign(found.groups, strata, ~found.dropped, (0.8, 0.1, 0.1), seed)
     seconds = time.monotonic() - began
     peak = max(size for _t, size in memory.close())
     return {

@@ -47,6 +47,21 @@ def test_moving_is_what_it_is_in_a_list(
         assert names(RunQueue(queue.runs)) == expected, "another window sees the same"
 
 
+def test_a_queued_run_finds_its_rows_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, elsewhere = tmp_path / "start", tmp_path / "elsewhere"
+    for folder in (start, elsewhere):
+        folder.mkdir()
+    monkeypatch.chdir(start)
+    config = named("here")
+    data = config.data.model_copy(update={"train": "rows.jsonl", "validation": "hub:owner/name"})
+    RunQueue(tmp_path / "runs").add(config.model_copy(update={"data": data}))
+    monkeypatch.chdir(elsewhere)
+    taken = RunQueue(tmp_path / "runs").take()
+    assert taken is not None
+    assert (taken.data.train, taken.data.validation) == (str(start / "rows.jsonl"), "hub:owner/name")
+    assert taken.model.path == config.model.path
+
+
 def test_the_queue_outlives_damage_and_says_what_cannot_be_used(tmp_path: Path) -> None:
     queue = RunQueue(tmp_path)
     first, second, third = (queue.add(named(name)) for name in "abc")

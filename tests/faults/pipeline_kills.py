@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,16 @@ def contents(pipeline: Pipeline) -> dict[str, str]:
     return {name: str(manifest["content"]) for name, manifest in found.items() if manifest is not None}
 
 
+def undeclared_files(pipeline: Pipeline) -> list[str]:
+    """Published files that no glob of their step's ``outputs`` names."""
+    return [
+        f"{step.name}/{name}"
+        for step in pipeline.steps
+        for name in (pipeline.store(step.name).manifest() or {"files": {}})["files"]
+        if not any(fnmatch(name, glob) for glob in step.outputs)
+    ]
+
+
 def to_the_end(config: Path, overrides: list[str]) -> dict[str, Any]:
     """Run and return the result; raises if it did not finish."""
     child = start(config, overrides)
@@ -92,6 +103,7 @@ def measure(
     seconds = time.monotonic() - began
     pipeline = Pipeline(load_pipeline_config(config, place))
     reference = contents(pipeline)
+    undeclared = undeclared_files(pipeline)
     pipeline.work.rename(folder / "whole")
     steps = [name for name, step in whole["steps"].items() if step["status"] == "done"]
     killed: dict[str, int] = {}
@@ -108,6 +120,7 @@ def measure(
     return {
         "steps": steps,
         "undisturbed_s": round(seconds, 1),
+        "undeclared": undeclared,
         "killed": killed,
         "identical": {name: found.get(name) == digest for name, digest in reference.items()},
         "last_call": {name: step["status"] for name, step in result["steps"].items()},

@@ -25,6 +25,7 @@ def test_killed_in_each_step_it_ends_the_same(tmp_path: Path) -> None:
         "collect", "preprocess",
     }  # fmt: skip
     assert all(found["identical"].values()), found
+    assert found["undeclared"] == []
     assert set(found["call_after"].values()) == {"skipped", "off"}
 
 
@@ -53,4 +54,5 @@ def test_all_eight_steps_killed_on_a_tiny_model_end_the_same(tmp_path: Path) -> 
     print(found)  # noqa: T201
     assert {"train", "integrate", "evaluate"} <= set(found["killed"])
     assert all(found["identical"].values()), found
+    assert found["undeclared"] == []
     assert set(found["call_after"].values()) == {"skipped"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from pathlib import Path
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 import pytest
+from person import Person
 from PySide6.QtCore import QCoreApplication, QEvent, QSettings, QThread, QTimer
 from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
 
 from so8t_engine.config import Config, load_config
 from so8t_engine.i18n import set_language
@@ -110,3 +113,13 @@ def window(qapp: QApplication, demo_config: Config, preferences: Preferences) ->
     window.controller.shut_down()
     window.close()
     window.deleteLater()
+
+
+@pytest.fixture
+def person(window: MainWindow, qtbot: QtBot, request: pytest.FixtureRequest) -> Iterator[Person]:
+    """Somebody at the window; the steps of a task that was done are printed."""
+    window.activateWindow()
+    person = Person(window, qtbot)
+    yield person
+    if person.done:
+        sys.stdout.write(f"\n{request.node.name}: {person.steps} steps\n")

@@ -5,11 +5,11 @@ A step is a click, a shortcut, or a text typed into one place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from PySide6.QtCore import QPoint, Qt, QTimer
 from PySide6.QtGui import QAction
-from PySide6.QtWidgets import QApplication, QLineEdit, QListWidget, QMenu, QWidget
+from PySide6.QtWidgets import QApplication, QFileDialog, QLineEdit, QListWidget, QMenu, QWidget
 from pytestqt.qtbot import QtBot
 
 from so8t_gui.main_window import MainWindow
@@ -18,11 +18,25 @@ LEFT = Qt.MouseButton.LeftButton
 Ready = Callable[[], bool]
 
 
+def _named(action: QAction, text: str) -> bool:
+    return action.text().replace("&", "").startswith(text)
+
+
 class Person:
     """Clicks and types on what is visible, and counts."""
 
     def __init__(self, window: MainWindow, qtbot: QtBot) -> None:
         self.window, self._qtbot, self.steps = window, qtbot, 0
+        self.done = False
+
+    def begin(self, steps: int = 0) -> None:
+        """The task begins here: what came before, but for ``steps``, was needed to get there."""
+        self.steps = steps
+
+    def end(self, expected: int) -> None:
+        """The task is done, in as many steps as it is listed with."""
+        assert self.steps == expected
+        self.done = True
 
     def click(self, widget: QWidget, place: QPoint | None = None, *, ctrl: bool = False) -> None:
         self._qtbot.waitUntil(lambda: widget.isVisible() and widget.isEnabled(), timeout=180_000)
@@ -55,48 +69,65 @@ class Person:
     def item(self, widget: QListWidget, row: int) -> None:
         self.click(widget.viewport(), widget.visualItemRect(widget.item(row)).center())
 
-    def menu(self, text: str) -> QMenu:
-        """Click on a menu of the menu bar."""
-        self.steps += 1
-        actions = self.window.menuBar().actions()
-        found = next(a for a in actions if a.text().replace("&", "").startswith(text)).menu()
-        assert isinstance(found, QMenu)
-        return found
+    def menu(self, *texts: str) -> None:
+        """Click through the menu bar: a menu, and its entries down to the last."""
+        bar = self.window.menuBar()
+        first = next(a for a in bar.actions() if _named(a, texts[0]))
+        left = self._click_through(texts[1:])
+        self.click(bar, bar.actionGeometry(first).center())
+        self.wait(lambda: not left)
 
-    def choose(self, menu: QMenu, *texts: str) -> None:
-        """Click through a menu that is open or in the menu bar, entry by entry."""
-        for text in texts:
-            menu.aboutToShow.emit()
-            action: QAction = next(a for a in menu.actions() if a.text().replace("&", "").startswith(text))
-            self.steps += 1
-            inner = action.menu()
-            if isinstance(inner, QMenu):
-                menu = inner
-            else:
-                action.trigger()
+    def click_menu(self, button: QWidget, *texts: str) -> None:
+        """Click on a button that opens a menu, and on its entries down to the last."""
+        left = self._click_through(texts)
+        self.click(button)
+        self.wait(lambda: not left)
 
-    def click_menu(self, button: QWidget, text: str) -> None:
-        """Click on a button that opens a menu, and on one of its entries.
+    def _click_through(self, texts: Sequence[str]) -> list[str]:
+        """Click on each entry as its menu opens; what is still to be clicked on is returned.
 
-        The menu holds the event loop until it closes, so its entry is clicked from a timer.
+        A menu may hold the event loop until it closes, so its entries are clicked from a timer.
         """
+        left = list(texts)
 
         def entry() -> None:
             menu = QApplication.activePopupWidget()
-            if not isinstance(menu, QMenu):
+            found = (
+                next((a for a in menu.actions() if _named(a, left[0])), None)
+                if isinstance(menu, QMenu)
+                else None
+            )
+            if not isinstance(menu, QMenu) or found is None:
                 QTimer.singleShot(30, entry)
                 return
-            action = next(a for a in menu.actions() if a.text().replace("&", "").startswith(text))
-            assert action.isEnabled(), text
+            assert found.isEnabled(), left[0]
             self.steps += 1
-            place = menu.actionGeometry(action).center()
+            place = menu.actionGeometry(found).center()
             # A menu takes no click of a pointer that has not moved since it opened.
             for back in range(8, -1, -1):
                 self._qtbot.mouseMove(menu, QPoint(place.x() - back, place.y()))
+            left.pop(0)  # before the click: what an entry does may hold the event loop
             self._qtbot.mouseClick(menu, LEFT, pos=place)
+            if left:
+                QTimer.singleShot(30, entry)
 
-        QTimer.singleShot(30, entry)
-        self.click(button)
+        if left:
+            QTimer.singleShot(30, entry)
+        return left
 
-    def wait(self, ready: Ready, seconds: float = 10) -> None:
+    def answer_file_dialog(self, name: str) -> None:
+        """Have a name typed and Return pressed in the next file dialog; it holds the event loop too."""
+
+        def answer() -> None:
+            dialog = QApplication.activeModalWidget()
+            if not isinstance(dialog, QFileDialog) or not dialog.isVisible():
+                QTimer.singleShot(30, answer)
+                return
+            field = dialog.findChildren(QLineEdit)[0]
+            self.write(field, name)
+            self.keys(field, Qt.Key.Key_Return)
+
+        QTimer.singleShot(30, answer)
+
+    def wait(self, ready: Ready, seconds: float = 60) -> None:
         self._qtbot.waitUntil(ready, timeout=int(seconds * 1000))

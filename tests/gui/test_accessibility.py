@@ -12,15 +12,23 @@ from PySide6.QtWidgets import (
     QApplication,
     QCheckBox,
     QComboBox,
+    QHeaderView,
     QLabel,
+    QLineEdit,
     QPushButton,
     QTabBar,
     QWidget,
 )
 from pytestqt.qtbot import QtBot
+from walk import empty_pages, full_pages
 
+from so8t_engine.config import Config
+from so8t_engine.i18n import _
 from so8t_gui import theme
+from so8t_gui.charts.plot import Plot
 from so8t_gui.main_window import MainWindow
+
+STYLED = Qt.WidgetAttribute.WA_StyledBackground
 
 #: Pairs of ink and ground that stand on the screen, by role.
 TEXT_PAIRS = [
@@ -78,18 +86,10 @@ def test_every_text_stands_out_from_its_ground(name: str) -> None:
     assert low == {}
 
 
-def shown_pages(window: MainWindow, qtbot: QtBot) -> Iterator[tuple[str, QWidget]]:
-    for spec in window.pages.specs:
-        window.show_page(spec.name)
-        page = window.pages.current_page()
-        qtbot.waitUntil(page.isVisible)
-        QApplication.processEvents()
-        tabs = getattr(getattr(page, "view", None), "tabs", None) if spec.name == "run" else None
-        for index in range(tabs.count() if tabs is not None else 1):
-            if tabs is not None:
-                tabs.setCurrentIndex(index)
-                QApplication.processEvents()
-            yield f"{spec.name}[{index}]", page
+def shown_pages(window: MainWindow, qtbot: QtBot, config: Config) -> Iterator[tuple[str, QWidget]]:
+    """Every page, first as an empty window has it and then with runs."""
+    yield from empty_pages(window, qtbot)
+    yield from full_pages(window, qtbot, config)
 
 
 def spoken(widget: QWidget) -> str:
@@ -102,8 +102,12 @@ def own(widget: QWidget) -> bool:
     return not widget.objectName().startswith("qt_") and not isinstance(widget.parent(), QComboBox)
 
 
-def test_tab_reaches_every_control_and_each_has_a_name(window: MainWindow, qtbot: QtBot) -> None:
-    for name, page in shown_pages(window, qtbot):
+def test_tab_reaches_every_control_and_each_has_a_name(
+    window: MainWindow, qtbot: QtBot, demo_config: Config
+) -> None:
+    seen = set()
+    for name, page in shown_pages(window, qtbot, demo_config):
+        seen.add(name.split()[0])
         wanted = {
             widget
             for widget in page.findChildren(QWidget)
@@ -136,29 +140,92 @@ def test_tab_reaches_every_control_and_each_has_a_name(window: MainWindow, qtbot
             and w.text()
         ]
         assert unreachable == [], name
+    assert seen == {spec.name for spec in window.pages.specs}
+
+
+def ink_of(widget: QWidget) -> tuple[str, str]:
+    """What a label's letters are drawn in and on, style sheet and palette taken together."""
+    palette = widget.palette()
+    ground: QWidget | None = widget
+    while ground is not None and not (ground.autoFillBackground() or ground.testAttribute(STYLED)):
+        ground = ground.parentWidget()
+    role = palette.ColorRole.Window
+    under = (ground or widget.window()).palette().color(role)
+    return palette.color(widget.foregroundRole()).name(), under.name()
+
+
+@pytest.mark.parametrize("choice", THEMES)
+def test_every_label_stands_out_where_it_stands(
+    window: MainWindow, qtbot: QtBot, demo_config: Config, choice: str
+) -> None:
+    window.show_as("en", choice)
+    low: dict[str, float] = {}
+    for name, page in shown_pages(window, qtbot, demo_config):
+        for label in page.findChildren(QLabel):
+            if not label.isVisible() or not label.isEnabled() or not label.text():
+                continue
+            ratio = contrast(*ink_of(label))
+            if ratio < 4.5:
+                low[f"{name}: {label.text()[:40]}"] = round(ratio, 2)
+    window.show_as("en", "light")
+    assert low == {}
 
 
 def cut_off(page: QWidget) -> list[str]:
     """Texts that have less room than they need."""
     found = []
+
+    def short(widget: QWidget, text: str, has: int, needs: int) -> None:
+        if has < needs - 1:
+            found.append(f"{type(widget).__name__} {text[:60]!r}: {has} of {needs}")
+
     for widget in page.findChildren(QWidget):
         if not widget.isVisible() or not own(widget):
             continue
-        if isinstance(widget, QLabel) and widget.text() and not widget.wordWrap():
-            needs = widget.sizeHint().width()
-            if widget.textFormat() is Qt.TextFormat.PlainText and widget.width() < needs - 1:
-                found.append(f"QLabel {widget.text()!r}: {widget.width()} of {needs}")
+        if isinstance(widget, QLabel) and widget.text():
+            if widget.wordWrap():
+                short(widget, widget.text(), widget.height(), widget.heightForWidth(widget.width()))
+            elif widget.textFormat() is Qt.TextFormat.PlainText:
+                short(widget, widget.text(), widget.width(), widget.sizeHint().width())
         elif isinstance(widget, QPushButton | QCheckBox) and widget.text():
-            needs = widget.minimumSizeHint().width()
-            if widget.width() < needs - 1:
-                found.append(f"{type(widget).__name__} {widget.text()!r}: {widget.width()} of {needs}")
+            short(widget, widget.text(), widget.width(), widget.minimumSizeHint().width())
+        elif isinstance(widget, QTabBar):
+            for index in range(widget.count()):
+                if widget.isTabVisible(index):
+                    needs = widget.fontMetrics().horizontalAdvance(widget.tabText(index).replace("&", ""))
+                    short(widget, widget.tabText(index), widget.tabRect(index).width(), needs)
+            short(widget, "all tabs", widget.width(), widget.tabRect(widget.count() - 1).right())
+        elif isinstance(widget, QLineEdit) and not widget.text() and widget.placeholderText():
+            needs = widget.fontMetrics().horizontalAdvance(widget.placeholderText())
+            short(widget, widget.placeholderText(), widget.width(), needs)
+        elif isinstance(widget, QHeaderView) and widget.orientation() is Qt.Orientation.Horizontal:
+            for index in range(widget.count()):
+                text = str(widget.model().headerData(index, widget.orientation()) or "")
+                if not widget.isSectionHidden(index):
+                    needs = widget.fontMetrics().horizontalAdvance(text)
+                    short(widget, text, widget.sectionSize(index), needs)
+        elif isinstance(widget, Plot):
+            found += [f"{widget.accessibleName()}: {words}" for words in touching(widget)]
+    return found
+
+
+def touching(plot: Plot) -> list[str]:
+    """Numbers of a plot's axes that touch each other, and axes without two to read the scale from."""
+    found = []
+    for side in ("bottom", "left"):
+        axis = plot.getPlotItem().getAxis(side)
+        boxes = [(rect, text) for rect, _flags, text in axis.shown_texts]
+        if len(boxes) < 2:
+            found.append(f"{side} has {[text for _rect, text in boxes]}")
+        for index, (rect, text) in enumerate(boxes):
+            found += [f"{text} on {other}" for box, other in boxes[index + 1 :] if rect.intersects(box)]
     return found
 
 
 @pytest.mark.parametrize("code", ["en", "ja"])
 @pytest.mark.parametrize("percent", [100, 200])
 def test_no_text_is_cut_off(
-    window: MainWindow, qtbot: QtBot, qapp: QApplication, code: str, percent: int
+    window: MainWindow, qtbot: QtBot, qapp: QApplication, demo_config: Config, code: str, percent: int
 ) -> None:
     font = qapp.font()
     larger = qapp.font()
@@ -168,8 +235,34 @@ def test_no_text_is_cut_off(
         # Letters of twice the size on a screen that is twice as large: what a setting of 200 % makes of 4K.
         window.resize(1280 * percent // 100, 800 * percent // 100)
         window.show_as(code, "light")
-        faults = {name: bad for name, page in shown_pages(window, qtbot) if (bad := cut_off(page))}
+        foreign: dict[str, list[str]] = {}
+        faults: dict[str, list[str]] = {}
+        for name, page in shown_pages(window, qtbot, demo_config):
+            if bad := cut_off(page):
+                faults[name] = bad
+            if bad := untranslated(page, code):
+                foreign[name] = bad
     finally:
         qapp.setFont(font)
         window.show_as("en", "light")
     assert faults == {}
+    assert foreign == {}
+
+
+def untranslated(page: QWidget, code: str) -> list[str]:
+    """Texts on the screen that are messages of the program in English although another language is chosen."""
+    if code == "en":
+        return []
+    found = []
+    for widget in page.findChildren(QWidget):
+        if not widget.isVisible() or not own(widget):
+            continue
+        texts = [widget.accessibleName(), widget.toolTip()]
+        if isinstance(widget, QLabel | QAbstractButton):
+            texts.append(widget.text())
+        if isinstance(widget, QComboBox):
+            texts += [widget.itemText(index) for index in range(widget.count())]
+        if isinstance(widget, QTabBar):
+            texts += [widget.tabText(index) for index in range(widget.count())]
+        found += [text for text in texts if text and _(text) != text]
+    return sorted(set(found))

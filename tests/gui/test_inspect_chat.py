@@ -12,6 +12,7 @@ from pytestqt.qtbot import QtBot
 from safetensors.numpy import save_file
 
 from so8t_engine.so8t.inspection import commutators, load_rotations, rotations_of
+from so8t_gui import theme
 from so8t_gui.main_window import MainWindow
 from tests.engine.conftest import few_rows, tiny_model  # noqa: F401  (fixtures)
 
@@ -79,9 +80,9 @@ def test_chat_with_a_run_in_a_process_of_its_own(
     page.load_button.click()
     qtbot.waitUntil(lambda: window.chat.loaded is not None, timeout=90_000)
     pid = window.chat.pid
-    page.length.setValue(8)
-    page.own_g.setChecked(True)
-    page.g.setValue(100)
+    page.options.length.setValue(8)
+    page.options.own_g.setChecked(True)
+    page.options.g.setValue(100)
     page.prompt.setPlainText("<b>May I come in?</b>")
     page.ask()
     qtbot.waitUntil(lambda: not window.chat.busy, timeout=30_000)
@@ -116,3 +117,16 @@ def test_the_inspect_page_begins_with_the_run_that_is_open(
     page.open(other)  # a person's choice stays
     window.show_page("inspect")
     assert page.first.path == other
+
+
+@pytest.mark.parametrize("look", [name for name in theme.THEMES if name != "system"])
+def test_a_token_is_tinted_in_every_theme(window: MainWindow, look: str) -> None:
+    window.show_as("en", look)
+    view = window.chat_page.tuned
+    view.begin()
+    view.add({"text": "yes", "shift": 0.2, "kl": 0.3, "other": ""})
+    assert view.toPlainText() == "yes"
+    assert view.textCursor().document().firstBlock().begin().fragment().charFormat().background().color() != (
+        theme.current().colour("surface")
+    )
+    window.show_as("en", "light")

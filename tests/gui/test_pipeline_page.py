@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
 from so8t_engine.data.labels import Task
+from so8t_engine.pipeline import over
 from so8t_engine.pipeline.graph import Pipeline
 from so8t_engine.pipeline.preprocess.review import read_reviews
 from so8t_engine.pipeline.registry import STEPS
@@ -95,6 +98,40 @@ def test_run_watch_and_review(qtbot: QtBot, page: PipelinePage) -> None:
     assert list(read_reviews(work).values()) == [int(Task.DENY)]
     plan = Pipeline(controller.config).plan()  # type: ignore[arg-type]
     assert (plan[1].action, plan[1].reason) == ("run", "reviews changed")
+    controller.refresh_plan()
+    qtbot.waitUntil(lambda: controller.model.steps["preprocess"].stale, timeout=60_000)
+    assert page.heading.text() == "Preprocessing: to do again"
+    assert page.why.text() == "reviews changed · what is shown is from an earlier call"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a script that stands for notify-send")
+def test_an_unattended_pipeline_outlives_the_window_and_tells_its_end(
+    qtbot: QtBot, page: PipelinePage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told.txt"
+    program = tmp_path / "bin" / "notify-send"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >> {told}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    controller = page.controller
+    settled(qtbot, controller)
+    page.unattended.setChecked(True)
+    qtbot.mouseClick(page.run_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: controller.model.live, timeout=30_000)
+    assert controller.config is not None
+    work, child = controller.config.work, controller._child
+    assert child is not None
+    controller.shut_down()  # what closing the window does
+    assert child.poll() is None
+    assert child.wait(120) == 0
+    assert told.read_text().splitlines()[-1] == "The pipeline has finished."
+    assert len(told.read_text().splitlines()) == 4
+    assert not (work / over.ASKED).exists()
+    # With a window that watches, the window tells it.
+    with qtbot.waitSignal(controller.ended, timeout=120_000):
+        assert controller.start(from_="preprocess")
+    assert len(told.read_text().splitlines()) == 4
 
 
 def test_a_bad_configuration_is_told_and_the_old_one_stays(

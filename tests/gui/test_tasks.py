@@ -1,37 +1,24 @@
 """Everyday tasks done as a person does them, with clicks and keys only, and the steps counted.
 
-A step is a click, a shortcut, or a text typed into one place. Run the same under a real X screen with
-``xvfb-run -a python -m pytest tests/gui/test_tasks.py -s`` and ``QT_QPA_PLATFORM=xcb``; the counts are
-printed.
+A step is a click, a shortcut, or a text typed into one place. ``python tests/gui/everyday_tasks.py`` runs
+these and those that train (`test_tasks_training`) on a real X screen and prints the counts.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from person import Person
-from PySide6.QtCore import Qt, QTimer
-from PySide6.QtWidgets import QApplication, QFileDialog, QLineEdit
-from pytestqt.qtbot import QtBot
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QApplication, QLineEdit
 from recorded_runs import recorded_run
 
 from so8t_engine.config import Config
 from so8t_engine.i18n import language
 from so8t_gui import theme
 from so8t_gui.charts.chart_menu import ChartMenu
-from so8t_gui.main_window import MainWindow
 from so8t_gui.widgets.palette import CommandPalette
-
-
-@pytest.fixture
-def person(window: MainWindow, qtbot: QtBot, request: pytest.FixtureRequest) -> Iterator[Person]:
-    window.activateWindow()
-    person = Person(window, qtbot)
-    yield person
-    sys.stdout.write(f"\n{request.node.name}: {person.steps} steps\n")
 
 
 def two_runs(config: Config) -> Path:
@@ -53,7 +40,7 @@ def test_change_the_sequence_length_and_see_the_budget(person: Person) -> None:
     assert old is not None
     assert page._estimate is not None
     assert page._estimate.peak_bytes < old.peak_bytes
-    assert person.steps == 3
+    person.end(3)
 
 
 def test_compare_two_runs(person: Person, demo_config: Config) -> None:
@@ -66,7 +53,7 @@ def test_compare_two_runs(person: Person, demo_config: Config) -> None:
         person.click(page.table.viewport(), place, ctrl=row == 1)
     person.click(page.list.compare_button)
     person.wait(lambda: page.stack.currentIndex() == 2 and len(page.comparison.board.runs) == 2)
-    assert person.steps == 4
+    person.end(4)
 
 
 def test_export_a_chart(
@@ -76,24 +63,21 @@ def test_export_a_chart(
     person.window.open_run(folder / "one")
     view = person.window.history_page.view
     person.wait(lambda: view.isVisible() and view.redraws > 0)
+    monkeypatch.chdir(tmp_path)  # where the dialog begins
     target = tmp_path / "loss.csv"
-    # The system's file dialog is not ours: its answer stands for a name typed and Enter.
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_args: (str(target), "Table (*.csv)"))
-    button = view.overview.loss.header.findChildren(ChartMenu)[0]
-    QTimer.singleShot(0, button.menu().close)
-    person.steps += 1
-    person.choose(button.menu(), "Export as")
-    person.steps += 1
+    person.answer_file_dialog(target.name)
+    person.click_menu(view.overview.loss.header.findChildren(ChartMenu)[0], "Export as")
+    person.wait(target.exists)
     assert target.read_text(encoding="utf-8").startswith("step,training")
-    assert person.steps == 3
+    person.end(4)
 
 
 def test_switch_language_and_theme(person: Person) -> None:
-    person.choose(person.menu("View"), "Language", "日本語")
-    assert language() == "ja"
-    person.choose(person.menu("表示"), "テーマ", "ダーク")
+    person.menu("View", "Language", "日本語")
+    person.wait(lambda: language() == "ja")
+    person.menu("表示", "テーマ", "ダーク")
     assert theme.current().name == "dark"
-    assert person.steps == 6
+    person.end(6)
     person.window.show_as("en", "light")
 
 
@@ -107,13 +91,13 @@ def test_find_the_highest_commutator_block(person: Person, demo_config: Config) 
     person.wait(lambda: view.rotations.highest.isEnabled())
     person.click(view.rotations.highest)
     assert view.rotations.block.value() == view.rotations.strip.largest()
-    assert person.steps == 2
+    person.end(2)
 
 
 def test_go_anywhere_by_typing(person: Person, demo_config: Config) -> None:
     two_runs(demo_config)
     window = person.window
-    person.choose(person.menu("Help"), "Commands")
+    person.menu("Help", "Commands")
     palette = [w for w in QApplication.topLevelWidgets() if isinstance(w, CommandPalette) and w.isVisible()][
         -1
     ]
@@ -121,4 +105,4 @@ def test_go_anywhere_by_typing(person: Person, demo_config: Config) -> None:
     person.write(field, "view history")
     person.keys(field, Qt.Key.Key_Return, Qt.KeyboardModifier.NoModifier)
     person.wait(lambda: window.pages.specs[window.pages.currentIndex()].name == "history")
-    assert person.steps == 4
+    person.end(4)

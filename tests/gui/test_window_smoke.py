@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from PySide6.QtCore import QEvent, QObject
+from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from recorded_runs import recorded_run
 
 from so8t_engine.config import Config
 from so8t_gui.main_window import MainWindow
+from so8t_gui.preferences import Preferences
 
 
 def test_every_page_can_be_shown(window: MainWindow, qtbot: QtBot) -> None:
@@ -29,3 +32,32 @@ def test_opening_a_recorded_run_draws_its_loss(
     assert len(x) == 120
     assert x[-1] == 120
     assert y[0] > y[-1]
+
+
+class _Windows(QObject):
+    """Which widgets were shown as windows of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[str] = []
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() is QEvent.Type.Show and isinstance(watched, QWidget) and watched.isWindow():
+            self.shown.append(f"{type(watched).__name__} {watched.objectName()}")
+        return False
+
+
+def test_building_pages_shows_no_other_window(
+    qapp: QApplication, demo_config: Config, preferences: Preferences, qtbot: QtBot
+) -> None:
+    """A part that is shown before it has its place flashes on the screen and closes an open menu."""
+    windows = _Windows()
+    qapp.installEventFilter(windows)
+    window = MainWindow(demo_config, preferences, "light")
+    for name in [spec.name for spec in window.pages.specs]:
+        window.pages.page(name)
+    qapp.removeEventFilter(windows)
+    window.controller.shut_down()
+    window.close()
+    window.deleteLater()
+    assert windows.shown == []

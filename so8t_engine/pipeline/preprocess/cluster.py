@@ -6,7 +6,7 @@ worker that dies costs the chunk it had in work; Dask gives it to another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ CONNECT_S = 10
 
 def spread_on_dask(
     function: Callable[[Task], Result],
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     address: str,
     workers: int,
     check: Callable[[], None],

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from ipaddress import IPv6Address
 from typing import Any
 
 _FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
@@ -24,8 +26,20 @@ _EMAIL = re.compile(
     r"(?<![\w.+\-])[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}\s?(?:@|\[at\]|\(at\)|＠)\s?"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![A-Za-z0-9])"
 )
-_CARD = re.compile(r"(?<![\d.\-])\d(?:[ \-]?\d){12,18}(?![\d\-]?\d)")
-_NUMBER_12 = re.compile(r"(?<![\d.\-])(?<!\d )\d{4}[ \-]?\d{4}[ \-]?\d{4}(?![ \-]?\d)")
+# Not a stretch of a hexadecimal digest, nor what stands before a decimal point.
+_CARD = re.compile(r"(?<![\d.\-a-f])\d(?:[ \-]?\d){11,18}(?![\d\-]?\d|[a-f]|\.\d)")
+# Issuers (ISO/IEC 7812) and the lengths of their numbers: Visa; American Express; Diners Club; Mastercard;
+# JCB; Discover and UnionPay; Mir; Troy; Maestro's own prefixes.
+_ISSUERS = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})|3[47]\d{13}|3(?:0[0-59]|[689]\d)\d{11}(?:\d{2}|\d{5})?"
+    r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|35\d{14}|35(?:2[89]|[3-8]\d)\d{13,15}"
+    r"|(?:6011|64[4-9]\d|65\d\d|62\d\d|220[0-4]|9792)\d{12,15}|(?:2131|1800)\d{11}"
+    r"|(?:5018|5020|5038|5893|6304|6390|6759|676[1-3])\d{8,15}"
+)
+#: Prefixes that others use too: a card where something says so.
+_ISSUERS_NAMED = re.compile(r"(?:5[0678]|6\d|0604|81)\d{10,17}|1\d{14}")
+_CARD_WORD = re.compile(r"card|credit|debit|maestro|payment|カード|クレジット|デビット", re.IGNORECASE)
+_NUMBER_12 = re.compile(r"(?<![\d.\-a-f])(?<!\d )\d{4}[ \-]?\d{4}[ \-]?\d{4}(?![ \-]?\d|[a-f]|\.\d)")
 _POSTAL = re.compile(r"〒\s?\d{3}-?\d{4}(?!\d)|(?<![\d\-])\d{3}-\d{4}(?![\d\-])")
 _POSTAL_WORD = re.compile(
     r"(?:postal code|zip code|zip|postcode|郵便番号|住所|address|tokyo|osaka|japan|[都道府県市区町村])",
@@ -37,18 +51,30 @@ _PHONE_JP = re.compile(
     r"0\d{1,4}[ \-]\d{1,4}[ \-]\d{3,4}"
     r"|\(0\d{1,4}\)[ ]?\d{1,4}[ \-]?\d{3,4}"
     r"|0\d{1,4}\(\d{1,4}\)\d{3,4}"
+    r"|0\d{2,4}[ \-]\d{5,8}"
     r"|0[5789]0\d{8}|0120\d{6}|0800\d{7}"
     r")(?![\d\-]?\d)"
 )
-_PHONE_PLAIN = re.compile(r"(?<![\d\-.])0\d{9}(?!\d)")
+_PHONE_PLAIN = re.compile(r"(?<![\d\-.])(?:0\d{9,10}|[2-9]\d\d[2-9]\d{6})(?!\d)")
 _PHONE_WORD = re.compile(
     r"(?:phone|tel|call|dial|fax|mobile|cell|contact|電話|携帯|番号|連絡|℡|☎)\s*[:.。]?", re.IGNORECASE
 )
-_PHONE_INTL = re.compile(r"(?<![\w+])\+\s?[1-9]\d{0,2}(?:[ \-.]?\(?\d{1,4}\)?){2,5}(?!\d)")
-_PHONE_US = re.compile(
-    r"(?<![\d\-.])(?:1[ \-.])?(?:\([2-9]\d{2}\)\s?|[2-9]\d{2}[\-. ])[2-9]\d{2}[\-. ]\d{4}(?![\d\-])"
+_EXTENSION = r"(?:,?\s?(?:x|ext\.?|extension|内線)\s?\d{1,6})?"
+_PHONE_INTL = re.compile(
+    rf"(?<![\w+])\+\s?[1-9]\d{{0,2}}(?:[ \-.]?\(?\d{{1,4}}\)?){{2,5}}(?!\d){_EXTENSION}", re.IGNORECASE
 )
-_IP = re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])")
+_PHONE_US = re.compile(
+    r"(?<![\d\-.])(?:(?:00)?1[ \-.])?(?:\([2-9]\d{2}\)\s?|[2-9]\d{2}[\-. ])[2-9]\d{2}[\-. ]\d{4}(?![\d\-])"
+    + _EXTENSION,
+    re.IGNORECASE,
+)
+# Not a program's version: "rv:1.9.2.20", "Chrome/13.0.872.0".
+_IP = re.compile(
+    r"(?<![\d.])(?<!rv:)(?<![A-Za-z]/)(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\.?\d)"
+)
+_IP6 = re.compile(
+    r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?<=:)\d{1,3}(?:\.\d{1,3}){3})?(?![\w:])"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +125,12 @@ def _email(text: str) -> Iterator[Finding]:
 def _card(text: str) -> Iterator[Finding]:
     for match in _CARD.finditer(text):
         digits = _digits(match.group())
-        if 13 <= len(digits) <= 19 and digits[0] in "3456" and len(set(digits)) > 1 and luhn(digits):
+        if len(set(digits)) == 1 or not luhn(digits):
+            continue
+        named = _ISSUERS_NAMED.fullmatch(digits) and _CARD_WORD.search(
+            text, max(0, match.start() - 24), match.start()
+        )
+        if named or _ISSUERS.fullmatch(digits):
             yield Finding("CARD", *match.span())
 
 
@@ -133,12 +164,19 @@ def _postal(text: str) -> Iterator[Finding]:
 
 
 def _address(text: str) -> Iterator[Finding]:
+    if text.count(":") >= 2:
+        for match in _IP6.finditer(text):
+            with suppress(ValueError):
+                IPv6Address(match.group())
+                # "::" alone, and what is no more than a time between colons, is nobody's.
+                if len(_digits(match.group())) > 1 or match.group().count(":") > 2:
+                    yield Finding("IP", *match.span())
     if text.count(".") >= 3:
         yield from (Finding("IP", *match.span()) for match in _IP.finditer(text))
 
 
 RECOGNISERS: tuple[Callable[[str], Iterator[Finding]], ...] = (
-    _email, _card, _my_number, _phone, _postal, _address,
+    _email, _my_number, _card, _phone, _postal, _address,
 )  # fmt: skip
 
 

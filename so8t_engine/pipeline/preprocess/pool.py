@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import TypeVar
 
@@ -30,10 +30,11 @@ def _prepare(parent: int) -> None:
 
 def spread(
     function: Callable[[Task], Result],
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     workers: int,
     check: Callable[[], None],
     dask: str = "",
+    count: int | None = None,
 ) -> Iterator[tuple[Task, Result]]:
     """Each task with its result, in any order.
 
@@ -42,20 +43,23 @@ def spread(
         workers: processes; with one of them, or one task, the work is done here.
         check: raises to stop; called ten times a second.
         dask: where it is not empty, Dask does the work of several tasks: ``local``, or a scheduler's address.
+        count: how many tasks there are, where they have no length.
     """
-    if dask and len(tasks) > 1:
+    if count is None:
+        count = len(tasks) if isinstance(tasks, Sized) else 2 * workers
+    if dask and count > 1:
         from so8t_engine.pipeline.preprocess.cluster import spread_on_dask
 
         yield from spread_on_dask(function, tasks, dask, workers, check)
         return
-    if workers <= 1 or len(tasks) <= 1:
+    if workers <= 1 or count <= 1:
         for task in tasks:
             check()
             yield task, function(task)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
-        min(workers, len(tasks)), mp_context=context, initializer=_prepare, initargs=(os.getpid(),)
+        min(workers, count), mp_context=context, initializer=_prepare, initargs=(os.getpid(),)
     )
     waiting: dict[Future[Result], Task] = {}
     remaining = iter(tasks)

@@ -6,7 +6,7 @@ import heapq
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from so8t_engine.i18n import _
 from so8t_engine.pipeline.collect.records import row_files
 from so8t_engine.pipeline.context import StepContext
 from so8t_engine.pipeline.errors import PipelineError
-from so8t_engine.pipeline.preprocess.chunks import IMAGES, META, ROWS, ChunkTask, chunk_files, clean_chunk
+from so8t_engine.pipeline.preprocess.chunks import META, ROWS, ChunkTask, chunk_files, clean_chunk
 from so8t_engine.pipeline.preprocess.duplicates import Duplicates, find_duplicates
+from so8t_engine.pipeline.preprocess.pictures import write_pictures
 from so8t_engine.pipeline.preprocess.pool import spread
 from so8t_engine.pipeline.preprocess.review import read_reviews
 from so8t_engine.pipeline.preprocess.settings import PreprocessSettings
 from so8t_engine.pipeline.preprocess.splits import NAMES, assign
+from so8t_engine.pipeline.preprocess.tables import RowWriter, stored_batches
 from so8t_engine.pipeline.step import StepResult
 
 REVIEW = "review.parquet"
@@ -54,20 +56,23 @@ def preprocess(settings: PreprocessSettings, context: StepContext) -> StepResult
             _("Loosen the settings; the counts name why rows were left out."),
         )
     names = {"bands": _("Looking for alike rows"), "pairs": _("Comparing alike rows")}
-    meta = np.concatenate([np.load(chunk_files(context.scratch, n)["meta"]) for n in range(len(parts))])
+    tasks = _meta(context.scratch, starts, "task")
     duplicates = find_duplicates(
-        context.scratch, starts, meta["task"], meta["document"], settings.near_duplicates,
-        context.workers, context.check, lambda what, done, of: context.progress(names[what], done, of),
-        context.dask,
+        context.scratch, starts, tasks, settings.near_duplicates, context.workers, context.check,
+        lambda what, done, of: context.progress(names[what], done, of), context.dask,
     )  # fmt: skip
+    del tasks
     compared = time.monotonic()
-    keep = ~duplicates.dropped & _learnable(context.scratch, len(parts))
+    keep = _learnable(context.scratch, starts)
+    keep &= ~duplicates.dropped
     fractions = (
         1 - settings.validation_fraction - settings.test_fraction,
         settings.validation_fraction,
         settings.test_fraction,
     )
-    splits = assign(duplicates.groups, meta["stratum"], keep, fractions, context.seed)
+    splits = assign(
+        duplicates.groups, _meta(context.scratch, starts, "stratum"), keep, fractions, context.seed
+    )
     tally = _write(settings, context, len(parts), starts, splits, duplicates)
     written = time.monotonic()
     report = _report(results, duplicates, keep, tally, settings)
@@ -102,21 +107,24 @@ def _clean_all(settings: PreprocessSettings, parts: list[Path], context: StepCon
     return [results[number] for number in range(len(parts))]
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    with pa.OSFile(str(path), "rb") as file, pa.ipc.open_file(file) as reader:
-        for number in range(reader.num_record_batches):
-            yield reader.get_batch(number)
+def _meta(scratch: Path, starts: tuple[int, ...], name: str) -> NDArray[Any]:
+    """One of `META`'s fields of all rows."""
+    found = np.empty(starts[-1], META[name])
+    for number, (start, end) in enumerate(pairwise(starts)):
+        found[start:end] = np.load(chunk_files(scratch, number)["meta"])[name]
+    return found
 
 
-def _learnable(scratch: Path, chunks: int) -> NDArray[np.bool_]:
+def _learnable(scratch: Path, starts: tuple[int, ...]) -> NDArray[np.bool_]:
     """Whether each row has an answer or a label; a lone prompt teaches nothing and is only reviewed."""
-    found = []
-    for number in range(chunks):
-        for batch in _batches(chunk_files(scratch, number)["rows"]):
+    found = np.empty(starts[-1], np.bool_)
+    for number, at in enumerate(starts[:-1]):
+        for batch in stored_batches(chunk_files(scratch, number)["rows"]):
             answered = pc.greater(pc.binary_length(batch.column("response")), 0)
             labelled = batch.column("safety").is_valid()
-            found.append(pc.or_(answered, labelled).to_numpy(zero_copy_only=False))
-    return np.concatenate(found) if found else np.zeros(0, np.bool_)
+            found[at : at + batch.num_rows] = pc.or_(answered, labelled).to_numpy(zero_copy_only=False)
+            at += batch.num_rows
+    return found
 
 
 class _Tally:
@@ -154,11 +162,11 @@ def _write(
 ) -> _Tally:
     tally = _Tally(settings.review_rows)
     what = _("Writing")
-    writers = {name: _Writer(context.output / f"{name}.parquet", ROWS) for name in NAMES}
+    writers = {name: RowWriter(context.output / f"{name}.parquet", ROWS) for name in NAMES}
     for number in range(chunks):
         context.progress(what, number, chunks)
         at = starts[number]
-        for batch in _batches(chunk_files(context.scratch, number)["rows"]):
+        for batch in stored_batches(chunk_files(context.scratch, number)["rows"]):
             mine = splits_N[at : at + batch.num_rows]
             dropped = duplicates.dropped[at : at + batch.num_rows]
             at += batch.num_rows
@@ -174,7 +182,7 @@ def _write(
     for writer in writers.values():
         writer.close()
     pq.write_table(pa.Table.from_pylist(tally.review(), ROWS), context.output / REVIEW, compression="zstd")
-    _write_images(settings, context, chunks, tally)
+    tally.images, tally.image_duplicates = write_pictures(settings, context, chunks)
     context.progress(what, chunks, chunks)
     return tally
 
@@ -193,62 +201,6 @@ def _count(tally: _Tally, name: str, part: pa.RecordBatch) -> None:
 
 def _counted(part: pa.RecordBatch, column: str) -> dict[Any, int]:
     return {one["values"]: one["counts"] for one in pc.value_counts(part.column(column)).to_pylist()}
-
-
-def _write_images(settings: PreprocessSettings, context: StepContext, chunks: int, tally: _Tally) -> None:
-    """All pictures with their split; the same picture with the same caption once."""
-    schema = IMAGES.append(pa.field("split", pa.string()))
-    writer = _Writer(context.output / "images.parquet", schema)
-    seen: set[str] = set()
-    for number in range(chunks):
-        for batch in _batches(chunk_files(context.scratch, number)["images"]):
-            context.check()
-            rows = []
-            for row in batch.to_pylist():
-                if row["digest"] in seen:
-                    tally.image_duplicates += 1
-                    continue
-                seen.add(row["digest"])
-                # By the digest: the same picture falls into the same split in every collection.
-                part = int(row["digest"][:8], 16) / 2**32
-                test, validation = settings.test_fraction, settings.validation_fraction
-                split = "test" if part < test else "validation" if part < test + validation else "train"
-                tally.images[split] += 1
-                rows.append(row | {"split": split})
-            if rows:
-                writer.write(pa.RecordBatch.from_pylist(rows, schema))
-    writer.close()
-
-
-class _Writer:
-    """A Parquet file, written beside its place in row groups of some thousand rows."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._path, self._temporary = path, path.with_name(f"{path.name}.tmp")
-        self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
-        self._pending: list[pa.RecordBatch] = []
-        self._rows = self._total = 0
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        self._pending.append(batch)
-        self._rows += batch.num_rows
-        self._total += batch.num_rows
-        if self._rows >= 8192:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._pending:
-            self._writer.write_table(pa.Table.from_batches(self._pending))
-        self._pending, self._rows = [], 0
-
-    def close(self) -> None:
-        """Publish the file; one without rows is not written, because readers want rows."""
-        self._flush()
-        self._writer.close()
-        if self._total:
-            self._temporary.replace(self._path)
-        else:
-            self._temporary.unlink()
 
 
 def _report(
@@ -284,5 +236,4 @@ def _report(
         "label_sources": {name: dict(sorted(tally.sources[name].items())) for name in NAMES},
         "licences": dict(sorted(tally.licences.items())),
         "review": len(tally.review()),
-        "row_bytes_in_memory": META.itemsize + 8 + 8 + 1 + 1,
     }

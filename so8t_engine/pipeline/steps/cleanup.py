@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from so8t_engine.config.fields import setting
 from so8t_engine.i18n import N_
 from so8t_engine.pipeline.context import StepContext
-from so8t_engine.pipeline.step import Step, StepResult, StepSettings
+from so8t_engine.pipeline.step import Estimate, Step, StepResult, StepSettings
 
 
 class CleanupSettings(StepSettings):
@@ -42,8 +43,12 @@ class CleanupStep(Step[CleanupSettings]):
     name = "cleanup"
     title = N_("Cleanup")
     needs = ("collect", "preprocess", "soul", "train", "integrate", "evaluate", "upload")
+    outputs = ("deleted.json",)
     code = ("so8t_engine.pipeline.cleanup",)
     reads_inputs = False
+
+    def estimate(self, inputs: Mapping[str, Path]) -> Estimate:
+        return Estimate(2.0, 150 * 2**20, 10_000)
 
     def listing(self, work: Path) -> list[dict[str, object]]:
         """What it would delete now, with sizes; for ``--dry-run`` and the window."""

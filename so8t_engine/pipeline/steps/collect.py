@@ -19,6 +19,7 @@ class CollectStep(Step[CollectSettings]):
 
     name = "collect"
     title = N_("Collection")
+    outputs = ("rows/*.parquet", "sources.json")
     code = ("so8t_engine.pipeline.collect", "so8t_engine.pipeline.demo", "so8t_engine.data")
 
     def external_inputs(self) -> Mapping[str, str]:

@@ -11,6 +11,10 @@ from so8t_engine.i18n import N_
 from so8t_engine.pipeline.context import StepContext
 from so8t_engine.pipeline.step import Estimate, Step, StepResult, StepSettings
 
+#: Places that a picture with its caption takes, and tokens of text that a conversion is checked on; roughly.
+TOKENS_A_PICTURE = 100
+CHECKED_TOKENS = 20_000
+
 
 class IntegrateSettings(StepSettings):
     """What the step does."""
@@ -47,6 +51,7 @@ class IntegrateStep(Step[IntegrateSettings]):
     name = "integrate"
     title = N_("Integration")
     needs = ("train", "preprocess")
+    outputs = ("projector.safetensors", "baked/*", "gguf/*.gguf", "integration.json")
     code = (
         "so8t_engine.vision",
         "so8t_engine.export",
@@ -57,7 +62,19 @@ class IntegrateStep(Step[IntegrateSettings]):
     )
 
     def estimate(self, inputs: Mapping[str, Path]) -> Estimate:
-        return Estimate()
+        """The projector's passes, two copies of the model for baking, the files."""
+        from so8t_engine.pipeline import expected
+
+        known = expected.configured(self.config.train)
+        if known is None:
+            return Estimate()
+        _config, shapes = known
+        tokens = self.settings.steps * self.settings.batch_size * TOKENS_A_PICTURE
+        # Loading, folding in and comparing logits reads every weight some dozen times.
+        operations = 4 * shapes.parameters * (tokens + CHECKED_TOKENS * (1 + len(self.settings.gguf)))
+        sizes = {"f16": 2.0, "q8_0": 1.07, "q4_k_m": 0.6}
+        disk = shapes.parameters * (4 + sum(sizes[kind] for kind in self.settings.gguf))
+        return Estimate(expected.seconds(operations), 2 * 4 * shapes.parameters + 500 * 2**20, int(disk))
 
     def run(self, context: StepContext) -> StepResult:
         from so8t_engine.commands.integrate import integrate_run

@@ -24,6 +24,14 @@ class PreprocessStep(Step[PreprocessSettings]):
     name = "preprocess"
     title = N_("Preprocessing")
     needs = ("collect",)
+    outputs = (
+        "train.parquet",
+        "validation.parquet",
+        "test.parquet",
+        "images.parquet",
+        "review.parquet",
+        "report.json",
+    )
     code = ("so8t_engine.pipeline.preprocess", "so8t_engine.pipeline.collect.records", "so8t_engine.data")
 
     def external_inputs(self) -> Mapping[str, str]:

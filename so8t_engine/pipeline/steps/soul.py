@@ -32,6 +32,7 @@ class SoulStep(Step[SoulSettings]):
 
     name = "soul"
     title = N_("Soul dataset")
+    outputs = ("*.safetensors", "index.jsonl", "index.parquet", "*.jsonl", "dataset_stats.json", "*.svg")
     code = ("so8t_engine.soul_dataset", "so8t_engine.so8t.schedule", "so8t_engine.plotting")
 
     def digest_settings(self) -> Mapping[str, Any]:

@@ -50,6 +50,7 @@ class TrainStep(Step[TrainSettings]):
     name = "train"
     title = N_("Training")
     needs = ("preprocess", "soul")
+    outputs = ("run.json", "final/*", "soul_telemetry.json")
     code = (
         "so8t_engine.pipeline.train", "so8t_engine.training", "so8t_engine.so8t", "so8t_engine.model",
         "so8t_engine.data", "so8t_engine.evaluation",
@@ -63,16 +64,34 @@ class TrainStep(Step[TrainSettings]):
         return {"run configuration": config.digest()}
 
     def estimate(self, inputs: Mapping[str, Path]) -> Estimate:
-        """Memory as ``so8t estimate`` says; time is not known before the first run here."""
-        from so8t_engine.config import load_config
+        """Memory as ``so8t estimate`` says; time by tokens and parameters; disk for checkpoints."""
         from so8t_engine.errors import SO8TError
         from so8t_engine.memory.budget import estimate
+        from so8t_engine.pipeline import expected
 
-        try:
-            peak = estimate(load_config(self.settings.config, self.settings.changes)).peak_reserved_bytes
-        except (SO8TError, AttributeError):
+        known = expected.configured(self.settings)
+        if known is None:
             return Estimate()
-        return Estimate(memory_bytes=int(peak))
+        config, shapes = known
+        try:
+            memory = int(estimate(config).peak_reserved_bytes)
+        except (SO8TError, AttributeError):
+            memory = None
+        targets = shapes.lora_targets(config.lora.targets)
+        adapter = shapes.layers * config.lora.r * sum(one.inputs + one.outputs for one in targets)
+        # Weights in float32 and two moments of a byte each, of every checkpoint that is kept.
+        disk = (config.checkpoints.keep + 2) * 6 * adapter
+        rows = expected.tokens_of(inputs["preprocess"] / "train.parquet") if "preprocess" in inputs else None
+        if rows is None or not rows[0]:
+            return Estimate(None, memory, disk)
+        training = config.training
+        tokens = rows[1] * training.epochs
+        if training.max_steps is not None:
+            seen = training.max_steps * training.batch_size * training.accumulation
+            tokens = min(tokens, seen * rows[1] / rows[0] * (3 if training.packing else 1))
+        # Forward, and backward through a frozen base; once more forward where layers are computed again.
+        passes = 8 if training.gradient_checkpointing else 6
+        return Estimate(expected.seconds(passes * shapes.parameters * tokens), memory, disk)
 
     def run(self, context: StepContext) -> StepResult:
         from so8t_engine.pipeline.train.run import train

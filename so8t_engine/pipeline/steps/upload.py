@@ -41,6 +41,7 @@ class UploadStep(Step[UploadSettings]):
     name = "upload"
     title = N_("Upload")
     needs = ("collect", "preprocess", "train", "integrate", "evaluate")
+    outputs = ("upload.json",)
     code = ("so8t_engine.hub", "so8t_engine.commands.upload")
 
     def estimate(self, inputs: Mapping[str, Path]) -> Estimate:

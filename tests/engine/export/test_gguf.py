@@ -16,10 +16,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from so8t_engine.commands.export import export_run
+from so8t_engine.commands.export import export_run, write_checked
 from so8t_engine.config import Config
 from so8t_engine.errors import ModelError, SO8TError
-from so8t_engine.export.gguf_check import check_gguf
+from so8t_engine.export.gguf_check import LIMITS, check_gguf
 from so8t_engine.export.gguf_file import write_gguf
 from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
@@ -172,3 +172,22 @@ def test_q4_k_m_without_llama_quantize_is_a_sentence(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SO8TError, match="llama-quantize"):
         export_run(tmp_path, "q4_k_m", None, untie=False, console=Console(stderr=True))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a script that stands for a program")
+def test_q4_k_m_is_llama_quantizes_file_read_back(tiny_model: Path, tmp_path: Path) -> None:
+    """The stand-in for llama-quantize writes q8_0: calling, reading back and refusing are tested."""
+    program = tmp_path / "llama-quantize"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom pathlib import Path\n"
+        "from so8t_engine.export.gguf_file import write_gguf\n"
+        "assert sys.argv[3] == 'Q4_K_M' and Path(sys.argv[1]).stat().st_size > 0\n"
+        f"write_gguf(Path({str(tiny_model)!r}), Path(sys.argv[2]), 'q8_0', name='tiny')\n"
+    )
+    program.chmod(0o755)
+    report = write_checked(tiny_model, tmp_path / "m.gguf", "q4_k_m", "tiny", None, str(program))
+    assert 5e-4 < report["check"]["max_relative"] <= LIMITS["q8_0"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["llama-quantize", "m.gguf"]
+    program.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no room')\n")
+    with pytest.raises(SO8TError, match="llama-quantize failed: no room"):
+        write_checked(tiny_model, tmp_path / "n.gguf", "q4_k_m", "tiny", None, str(program))

@@ -68,7 +68,7 @@ def test_typing_changes_the_config_within_the_debounce(qtbot: QtBot, page: Setti
         type_into(qtbot, page, "training.batch_size", "2")
     assert caught.args[0].training.batch_size == 2
     assert page.unsaved
-    assert "unsaved" in page.source_note.text()
+    assert "unsaved" in page.notes.source.text()
 
 
 @pytest.mark.parametrize(
@@ -252,14 +252,14 @@ def test_a_missing_model_folder_blocks_and_an_unknown_hub_model_does_not(
 def test_locked_shows_whose_settings_they_are_and_takes_no_edits(qtbot: QtBot, page: SettingsPage) -> None:
     before = page.config()
     page.set_locked(True)
-    assert page.lock_note.isVisible()
-    assert "phi35-8gb" in page.lock_note.text()
+    assert page.notes.lock.isVisible()
+    assert "phi35-8gb" in page.notes.lock.text()
     type_into(qtbot, page, "lora.r", "64")
     assert page.config() == before
     assert not page.load_file(Path("demo.yaml"))
     assert not page.can_start()[0]
     page.set_locked(False)
-    assert not page.lock_note.isVisible()
+    assert not page.notes.lock.isVisible()
     assert page.can_start()[0]
 
 
@@ -283,9 +283,9 @@ def test_a_wrong_file_names_file_and_line_and_changes_nothing(page: SettingsPage
     file = tmp_path / "wrong.yaml"
     file.write_text("name: x\ntraining:\n  batch_sise: 2\n", encoding="utf-8")
     assert not page.load_file(file)
-    assert page.message.isVisible()
-    assert f"{file}:3" in page.message.text()
-    assert "training.batch_size" in page.message.text()
+    assert page.notes.message.isVisible()
+    assert f"{file}:3" in page.notes.message.text()
+    assert "training.batch_size" in page.notes.message.text()
     assert page.config() == before
 
 
@@ -294,12 +294,12 @@ def test_an_invalid_form_is_not_saved(qtbot: QtBot, page: SettingsPage, tmp_path
     file = tmp_path / "mine.yaml"
     assert not page.save_file(file)
     assert not file.exists()
-    assert page.message.isVisible()
+    assert page.notes.message.isVisible()
 
 
 def test_a_place_that_cannot_be_written_is_a_sentence(page: SettingsPage, tmp_path: Path) -> None:
     assert not page.save_file(tmp_path / "missing" / "mine.yaml")
-    assert "mine.yaml" in page.message.text()
+    assert "mine.yaml" in page.notes.message.text()
 
 
 @pytest.mark.parametrize("replace", [True, False])

@@ -61,7 +61,9 @@ def _my_number(rng: random.Random) -> str:
 
 
 def _card(rng: random.Random) -> str:
-    prefix, size = rng.choice([("4", 16), ("51", 16), ("37", 15), ("35", 16), ("6011", 16)])
+    prefix, size = rng.choice(
+        [("4", 16), ("51", 16), ("37", 15), (f"35{rng.randint(28, 89)}", 16), ("6011", 16)]
+    )
     body = prefix + _digits(rng, size - len(prefix) - 1)
     digits = next(body + str(check) for check in range(10) if luhn(body + str(check)))
     if size == 15:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from so8t_engine.pipeline.preprocess import duplicates, nsfw, text
+from so8t_engine.pipeline.preprocess import nsfw, text
 from so8t_engine.pipeline.preprocess.language import CONSIDERED, _model, detect, detect_all
 from so8t_engine.pipeline.preprocess.signs import count_signs
 from tests.benchmarks.bench_preprocess import texts
@@ -130,14 +128,3 @@ def test_the_stems_miss_nothing(words: list[str], joint: str) -> None:
     one = joint.join(words)
     full = bool(nsfw._ENGLISH.search(one) or nsfw._JAPANESE.search(one))
     assert nsfw.is_nsfw(one) == full
-
-
-def test_sketches_are_the_same_mapped_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(3)
-    for number in range(2):
-        np.save(duplicates.chunk_files(tmp_path, number)["sketch"], rng.integers(0, 256, (50, 128), np.uint8))
-    sketches = duplicates._Sketches(tmp_path, 2)
-    rows = rng.integers(0, 100, 30).astype(np.uint64)
-    mapped = sketches._read(rows)
-    monkeypatch.setattr(duplicates, "MAPPED_BYTES", 0)
-    assert np.array_equal(sketches._read(rows), mapped)

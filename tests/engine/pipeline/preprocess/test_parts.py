@@ -21,6 +21,7 @@ from so8t_engine.pipeline.preprocess.signatures import band_keys, estimated, sig
 from so8t_engine.pipeline.preprocess.splits import assign
 from so8t_engine.pipeline.preprocess.text import normalise, pieces
 from so8t_engine.pipeline.preprocess.weak import doubt, propose
+from tests.engine.pipeline.preprocess import borrowed
 from tests.engine.pipeline.preprocess.planted import measure
 
 TEXT = st.text(max_size=200)
@@ -67,6 +68,31 @@ def test_personal_data_is_found_in_a_planted_set_and_nothing_else_is() -> None:
     assert found["recall_all"] >= 0.95, found["missed"]
     assert min(found["recall"].values()) >= 0.95, found["missed"]
     assert found["precision"] >= 0.95, found["wrong"]
+
+
+def test_personal_data_that_others_made_is_found() -> None:
+    pytest.importorskip("faker")
+    pytest.importorskip("phonenumbers")
+    found = borrowed.measure(2000, seed=12)
+    assert found["recall_all"] >= 0.95, found["missed"]
+    assert min(found["recall"].values()) >= 0.95, found["missed"]
+    assert found["precision"] >= 0.98, found["taken_wrongly"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("2221 0000 0000 0009", ["CARD"]), ("5985335083351138", []), ("3431816602420517", []), ("6685376352508", []),
+        ("Maestro 501857346370", ["CARD"]), ("565147673596", []), ("Kreditkarte / card 565147673596", ["CARD"]),
+        ("ping fe80::1ff:fe23:4567:890a%eth0", ["IP"]), ("at 2001:db8::8a2e:370:7334.", ["IP"]), ("12:34:56", []), ("a::b", []),
+        ("00:1b:63:84:45:e6", []), ("std::vector<int>::size", []), ("rv:1.9.6.20 Firefox/13.0.5.1", []), ("10.0.0.1.", ["IP"]),
+        ("(257)591-0285x178", ["PHONE"]), ("07400 115189", ["PHONE"]), ("tel 02074960021", ["PHONE"]), ("02074960021", []),
+        ("8a1035f25e739927674497adafabbfe941ad231d", []), ("364567909044.183", []), ("VISA4111111111111111", ["CARD"]),
+        ("call 2057938178", ["PHONE"]), ("2057938178", []), ("+44(0)115 4960914 ext. 12", ["PHONE"]),
+    ],
+)  # fmt: skip
+def test_what_others_sets_taught(text: str, kinds: list[str]) -> None:
+    assert [one.kind for one in find(text)] == kinds
 
 
 def test_check_digits() -> None:
