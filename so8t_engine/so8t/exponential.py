@@ -85,7 +85,8 @@ class _SkewExponential(torch.autograd.Function):
         _one_B88, a1_B88, a2_B88, _a3_B88 = powers_4B88
         grad_a2_B88.baddbmm_(grad_a3_B88, a1_B88.mT)
         grad_a1_B88.baddbmm_(a2_B88.mT, grad_a3_B88).add_(_square_gradient(grad_a2_B88, a1_B88))
-        return grad_a1_B88 * 2.0 ** -len(roots_B88)
+        grad_skew_B88: Tensor = grad_a1_B88 * 2.0 ** -len(roots_B88)
+        return grad_skew_B88
 
 
 def _square_gradient(grad_B88: Tensor, root_B88: Tensor) -> Tensor:

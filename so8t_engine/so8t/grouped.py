@@ -27,7 +27,8 @@ _FEWEST = _FILL
 @cache
 def _width() -> int:
     """Channels of a group: a register's float32 values; 0 where oneDNN has no such kernels."""
-    if not torch.backends.mkldnn.is_available() or platform.machine().lower() not in ("x86_64", "amd64"):
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not available or platform.machine().lower() not in ("x86_64", "amd64"):
         return 0
     return {"AVX2": 8, "AVX512": 16}.get(torch.backends.cpu.get_cpu_capability(), 0)
 

@@ -66,7 +66,8 @@ def rms_norm_gradient(
 
 def _inverse_rms(wide: Tensor, eps: float) -> Tensor:
     norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    return norm.square_().div_(wide.shape[-1]).add_(eps).rsqrt_()
+    inverse: Tensor = norm.square_().div_(wide.shape[-1]).add_(eps).rsqrt_()
+    return inverse
 
 
 def _wide(tensor: Tensor) -> Tensor:
