@@ -171,7 +171,15 @@ def _begin(window: MainWindow, arguments: argparse.Namespace) -> None:
     """What the command line asked for, once the window stands."""
     from so8t_gui.screenshots import save_screenshots
 
-    def finish(_status: int = 0) -> None:
+    def opened() -> bool:
+        return arguments.open is None or window.history_page.opened is not None
+
+    def finish(_status: int = 0, turns: int = 60) -> None:
+        failed = window.controller.exit_status not in {None, 0}
+        if arguments.screenshot_dir is not None and not (started or failed or opened()) and turns:
+            # A long run is still being read, or the computer is busy.
+            QTimer.singleShot(500, lambda: finish(_status, turns - 1))
+            return
         if arguments.screenshot_dir is not None:
             save_screenshots(window, arguments.screenshot_dir, arguments.lang, arguments.theme)
         if arguments.quit_when_done:

@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
 
 from so8t_engine.config import Config
 from so8t_engine.i18n import _, language, set_language
-from so8t_gui import menus, theme
+from so8t_gui import menus, page_makers, theme
 from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.chat_runner import ChatRunner
 from so8t_gui.icons import program_icon
@@ -28,13 +28,7 @@ from so8t_gui.notification import notify
 from so8t_gui.notifier import Notifier
 from so8t_gui.page_stack import PageSpec, PageStack
 from so8t_gui.paged_window import PagedWindow
-from so8t_gui.pages.about_page import AboutPage
-from so8t_gui.pages.chat_page import ChatPage
-from so8t_gui.pages.doctor_page import DoctorPage
-from so8t_gui.pages.history_page import HistoryPage
-from so8t_gui.pages.inspect_page import InspectPage
 from so8t_gui.pages.run_page import RunPage
-from so8t_gui.pages.settings_page import SettingsPage
 from so8t_gui.preferences import Preferences
 from so8t_gui.queue_controller import QueueController
 from so8t_gui.run_controller import RunController
@@ -43,6 +37,9 @@ from so8t_gui.tour import Tour, TourCard, tour_holder
 from so8t_gui.widgets.card_label import CardLabel
 
 if TYPE_CHECKING:
+    from so8t_gui.pages.chat_page import ChatPage
+    from so8t_gui.pages.history_page import HistoryPage
+    from so8t_gui.pages.settings_page import SettingsPage
     from so8t_gui.pipeline_controller import PipelineController
 
 
@@ -112,10 +109,12 @@ class MainWindow(PagedWindow):
             PageSpec("settings", _("Settings"), self._make_settings_page),
             PageSpec("history", _("History"), self._make_history_page),
             PageSpec("chat", _("Chat"), self._make_chat_page),
-            PageSpec("inspect", _("Inspect"), lambda: InspectPage(self._history_folder, self.run_looked_at)),
+            PageSpec(
+                "inspect", _("Inspect"), lambda: page_makers.inspect(self._history_folder, self.run_looked_at)
+            ),
             PageSpec("pipeline", _("Pipeline"), self._make_pipeline_page),
-            PageSpec("doctor", _("Doctor"), lambda: DoctorPage(self._history_folder)),
-            PageSpec("about", _("About"), AboutPage),
+            PageSpec("doctor", _("Doctor"), lambda: page_makers.doctor(self._history_folder)),
+            PageSpec("about", _("About"), page_makers.about),
         ]
 
     def _make_run_page(self) -> RunPage:
@@ -126,6 +125,8 @@ class MainWindow(PagedWindow):
         return page
 
     def _make_settings_page(self) -> SettingsPage:
+        from so8t_gui.pages.settings_page import SettingsPage
+
         page = SettingsPage(known_rows=self._known_rows)
         page.set_config(self._config)
         page.configChanged.connect(self._on_config)
@@ -134,6 +135,8 @@ class MainWindow(PagedWindow):
         return page
 
     def _make_history_page(self) -> HistoryPage:
+        from so8t_gui.pages.history_page import HistoryPage
+
         page = HistoryPage(self._history_folder, self.preferences, self.queue)
         page.list.queue.add_asked.connect(self.add_to_queue)
         page.list.queue.edit_asked.connect(self._edit_queued)
@@ -143,6 +146,8 @@ class MainWindow(PagedWindow):
         return page
 
     def _make_chat_page(self) -> ChatPage:
+        from so8t_gui.pages.chat_page import ChatPage
+
         return ChatPage(
             self.chat, self.controller, self.preferences, self._history_folder, self.run_looked_at
         )

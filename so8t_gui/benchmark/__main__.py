@@ -28,9 +28,12 @@ def measure(name: str, *arguments: str) -> dict[str, Any]:
     sys.stderr.write(f"{name}…\n")
     if "DISPLAY" not in os.environ and "WAYLAND_DISPLAY" not in os.environ and sys.platform == "linux":
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    # As a person starts the program: Python keeps what it has compiled, which some test machines forbid it.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
-        [sys.executable, "-m", MEASURES, name, *arguments], stdout=subprocess.PIPE, text=True, check=False
-    )
+        [sys.executable, "-m", MEASURES, name, *arguments],
+        env=environment, stdout=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
     if done.returncode:
         return {"error": f"exit status {done.returncode}"}
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
