@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import locale
 import logging
 import os
@@ -156,6 +157,8 @@ def main(argv: Sequence[str] | None = None, kept: list[object] | None = None) ->
     _report_faults(window)
     interrupts = _Interrupts(window)
     QTimer.singleShot(0, lambda: _begin(window, arguments))
+    # Should a page fail to be built, `garbage.set_aside` never comes.
+    QTimer.singleShot(30_000, gc.enable)
     try:
         app.exec()
     finally:

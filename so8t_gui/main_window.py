@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QCoreApplication, QEvent, Qt, QTimer, Signal
+from PySide6.QtCore import QCoreApplication, QEvent, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
 
 from so8t_engine.config import Config
 from so8t_engine.i18n import _, language, set_language
-from so8t_gui import menus, page_makers, theme
+from so8t_gui import garbage, menus, page_makers, theme
 from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.chat_runner import ChatRunner
 from so8t_gui.icons import program_icon
@@ -60,6 +60,7 @@ class MainWindow(PagedWindow):
         self.controller.state_changed.connect(self._on_state)
         self.controller.digested.connect(self._learn_rows)
         self._known_rows = KnownRows()
+        self._rebuilt = False
         self._config = config
         self._history_folder = Path(config.run.directory)
         self.leaving = Leaving(self)
@@ -84,6 +85,7 @@ class MainWindow(PagedWindow):
     def _build(self) -> None:
         self.setWindowTitle(_("SO8T Control Panel"))
         self.pages = PageStack(self._page_specs())
+        self.pages.complete.connect(lambda rebuilt=self._rebuilt: garbage.set_aside(rebuilt=rebuilt))
         self.navigation = self._make_navigation()
         centre = QWidget()
         layout = QHBoxLayout(centre)
@@ -181,9 +183,6 @@ class MainWindow(PagedWindow):
         self.show_page("settings")
         self.settings_page.go_to(path)
 
-    def toggle_full_screen(self) -> None:
-        self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
-
     # Language and theme
 
     def change_language(self, code: str) -> None:
@@ -210,6 +209,8 @@ class MainWindow(PagedWindow):
     def _take_down(self) -> dict[str, Any]:
         """Remove all pages, and return what they showed. The style then changes an empty window quickly."""
         self.pages.stop()
+        garbage.take_back()
+        self._rebuilt = True
         kept: dict[str, Any] = {
             "row": self.navigation.currentRow(),
             "view": self.run_page.view.view_state(),
@@ -392,6 +393,7 @@ class MainWindow(PagedWindow):
         self.notifier.shut_down()
         self.queue.shut_down()
         self._shut_pages_down()
+        garbage.take_back()
         self.chat.unload()
         if self.pipeline is not None:
             self.pipeline.shut_down()

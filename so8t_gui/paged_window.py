@@ -40,6 +40,10 @@ class PagedWindow(QMainWindow):
         """Go to a page by its name."""
         self.navigation.setCurrentRow([spec.name for spec in self.pages.specs].index(name))
 
+    def toggle_full_screen(self) -> None:
+        """Fill the screen, or no longer."""
+        self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
+
     def _make_navigation(self) -> QListWidget:
         navigation = QListWidget()
         navigation.setObjectName("navigation")
