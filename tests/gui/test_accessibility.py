@@ -218,7 +218,7 @@ def cut_off(page: QWidget) -> list[str]:
                 if not widget.isSectionHidden(index):
                     needs = widget.fontMetrics().horizontalAdvance(text)
                     short(widget, text, widget.sectionSize(index), needs)
-        elif isinstance(widget, Plot):
+        elif isinstance(widget, Plot) and not widget.visibleRegion().isEmpty():
             found += [f"{widget.accessibleName()}: {words}" for words in touching(widget)]
     return found
 
