@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Operations a second that training small matrices reaches: on a core (measured with the demonstration, see
 #: tests/benchmarks/RESULTS.md), and on a card of the RTX 3060's class.
-CORE_FLOPS = 1.0e10
+CORE_FLOPS = 3.0e10
 CARD_FLOPS = 1.0e13
 #: Loading libraries and model.
 START_S = 10.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +41,36 @@ def hub_records(source: SourceSettings, start: int, retrieved: float) -> Iterato
         )
     licence = licence_name(source.licence) or _card_licence(source, local if is_folder else None)
     source = source.model_copy(update={"licence": licence})
-    stream = _open(source, is_folder)
-    features = getattr(stream, "features", None) or {}
-    picture = next((name for name, kind in features.items() if type(kind).__name__ == "Image"), None)
-    if picture is not None:
-        import datasets
-
-        stream = stream.cast_column(picture, datasets.Image(decode=False))
     base = f"hub:{local.name if is_folder else source.location}@{source.revision or 'folder'}/{source.split}"
+    with _without_torch():
+        stream = _open(source, is_folder)
+        features = getattr(stream, "features", None) or {}
+        picture = next((name for name, kind in features.items() if type(kind).__name__ == "Image"), None)
+        if picture is not None:
+            import datasets
+
+            stream = stream.cast_column(picture, datasets.Image(decode=False))
+        try:
+            for number, record in enumerate(stream.skip(start), start=start + 1):
+                if picture is None:
+                    yield text_record(source, dict(record), f"{base}:{number}", f"{base}:{number}", retrieved)
+                else:
+                    yield _picture(source, record, picture, f"{base}:{number}", retrieved)
+        except (OSError, ConnectionError, TimeoutError) as error:
+            raise _unreachable(source, error) from error
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Streams of ``datasets`` import torch, for loaders that nobody uses here: 200 MB that would stay."""
+    import datasets
+
+    before = datasets.config.TORCH_AVAILABLE
+    datasets.config.TORCH_AVAILABLE = False
     try:
-        for number, record in enumerate(stream.skip(start), start=start + 1):
-            if picture is None:
-                yield text_record(source, dict(record), f"{base}:{number}", f"{base}:{number}", retrieved)
-            else:
-                yield _picture(source, record, picture, f"{base}:{number}", retrieved)
-    except (OSError, ConnectionError, TimeoutError) as error:
-        raise _unreachable(source, error) from error
+        yield
+    finally:
+        datasets.config.TORCH_AVAILABLE = before
 
 
 def _open(source: SourceSettings, is_folder: bool) -> Any:  # noqa: ANN401  (datasets is untyped)

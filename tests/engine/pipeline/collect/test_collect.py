@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +206,17 @@ def test_web_sources_need_a_contact() -> None:
         PipelineConfig.model_validate(
             {"collect": {"sources": [{"name": "w", "kind": "web", "location": "https://example.org/"}]}}
         )
+
+
+def test_streaming_a_data_set_does_not_import_torch(tmp_path: Path) -> None:
+    """What the collection leaves in memory stays there while preprocessing works."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_text('{"text": "a row of some words"}\n')
+    code = (
+        "import sys\nfrom so8t_engine.pipeline.collect.hub import hub_records\n"
+        "from so8t_engine.pipeline.collect.settings import SourceSettings\n"
+        f"source = SourceSettings(name='a', kind='hub', location={str(tmp_path / 'data')!r}, licence='own')\n"
+        "print(len(list(hub_records(source, 0, 0.0))), 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"]
