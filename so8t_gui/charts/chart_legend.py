@@ -76,7 +76,9 @@ class ChartLegend(QFrame):
         told = "; ".join([*words, *notes, *([marks] if marks else [])])
         if told != self.accessibleDescription():
             self.setAccessibleDescription(told)
-            self._legend.setToolTip("\n".join([*words, *notes]) if brief else "")
+        tip = "\n".join([*words, *notes]) if brief else ""
+        if tip != self._legend.toolTip():
+            self._legend.setToolTip(tip)
 
     def _too_long(self, words: Sequence[str]) -> bool:
         """Whether the readings would leave too little of a small chart: names alone then stand there."""

@@ -27,6 +27,7 @@ from so8t_engine.config import Config
 from so8t_engine.i18n import _
 from so8t_gui import theme
 from so8t_gui.charts.plot import Plot
+from so8t_gui.forms.form import ConfigForm
 from so8t_gui.main_window import MainWindow
 
 #: Pairs of ink and ground that stand on the screen, by role.
@@ -263,6 +264,14 @@ def test_no_text_is_cut_off(
     assert foreign == {}
 
 
+def in_form(widget: QWidget) -> bool:
+    """Whether a control belongs to a setting."""
+    above: QWidget | None = widget
+    while above is not None and not isinstance(above, ConfigForm):
+        above = above.parentWidget()
+    return above is not None
+
+
 def untranslated(page: QWidget, code: str) -> list[str]:
     """Texts on the screen that are messages of the program in English although another language is chosen."""
     if code == "en":
@@ -274,7 +283,8 @@ def untranslated(page: QWidget, code: str) -> list[str]:
         texts = [widget.accessibleName(), widget.toolTip()]
         if isinstance(widget, QLabel | QAbstractButton):
             texts.append(widget.text())
-        if isinstance(widget, QComboBox):
+        # The form's choices are the values that stand in the file, in every language.
+        if isinstance(widget, QComboBox) and not in_form(widget):
             texts += [widget.itemText(index) for index in range(widget.count())]
         if isinstance(widget, QTabBar):
             texts += [widget.tabText(index) for index in range(widget.count())]
