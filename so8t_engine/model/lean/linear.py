@@ -9,13 +9,20 @@ in the order that never forms an (O, I) matrix: y = W x + s B (A x), rank r.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from so8t_engine.model.lean.dropout import Seed, keep_in_place, kept
 from so8t_engine.model.lean.ops import dequantise_4bit, dequantise_rows
+
+
+class Weight(NamedTuple):
+    """W of shape (O, I), or W + s B A where ``merged``: then LoRA's part of the output is in it."""
+
+    matrix_OI: Tensor
+    merged: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +73,28 @@ class LoraLinear:
         plain_OI: Tensor = self.base.weight
         return plain_OI.detach().to(dtype)
 
-    def forward(self, input_tI: Tensor, weight_OI: Tensor, seed: Seed | None) -> Tensor:
+    def prepare(self, dtype: torch.dtype, tokens: int, seed: Seed | None) -> Weight:
+        """The weight as `forward` and `backward` of so many tokens take it.
+
+        On the CPU LoRA is added to it where that is less work than adding LoRA to each token's output; not
+        to quantised weights nor in half precision, where the sum would be rounded.
+        """
+        if self.a_rI is None or self.b_Or is None or type(self.base) is not nn.Linear:
+            return Weight(self.weight(dtype), merged=False)
+        plain_OI = self.base.weight
+        outputs, inputs = plain_OI.shape
+        exact = dtype == plain_OI.dtype and dtype in (torch.float32, torch.float64)
+        dropping = seed is not None and self.dropout > 0.0
+        if plain_OI.is_cuda or dropping or not exact or tokens * (outputs + inputs) < outputs * inputs:
+            return Weight(self.weight(dtype), merged=False)
+        a_rI, b_Or = self.a_rI.detach().to(dtype), self.b_Or.detach().to(dtype)
+        return Weight(torch.addmm(plain_OI.detach(), b_Or, a_rI, alpha=self.scale), merged=True)
+
+    def forward(self, input_tI: Tensor, weight: Weight, seed: Seed | None) -> Tensor:
         """y of shape (t, O). ``seed`` fixes the dropout; None is evaluation."""
+        weight_OI = weight.matrix_OI
         bias = None if self.base.bias is None else self.base.bias.to(input_tI.dtype)
-        if self.a_rI is None or self.b_Or is None:
+        if self.a_rI is None or self.b_Or is None or weight.merged:
             return input_tI @ weight_OI.T if bias is None else torch.addmm(bias, input_tI, weight_OI.T)
         kept_tI, scale = self._dropped(input_tI, seed)
         low_tr = (kept_tI @ self.a_rI.detach().to(input_tI.dtype).T).mul_(scale)
@@ -81,11 +106,11 @@ class LoraLinear:
         return out_tO.addmm_(input_tI, weight_OI.T)
 
     def backward(
-        self, grad_tO: Tensor, input_tI: Tensor, weight_OI: Tensor, seed: Seed | None, want_input: bool = True
+        self, grad_tO: Tensor, input_tI: Tensor, weight: Weight, seed: Seed | None, want_input: bool = True
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """``(d input (t, I), d A (r, I), d B (O, r))`` of `forward` with the same arguments."""
         if self.a_rI is None or self.b_Or is None:
-            return grad_tO @ weight_OI if want_input else None, None, None
+            return grad_tO @ weight.matrix_OI if want_input else None, None, None
         a_rI, b_Or = self.a_rI.detach().to(input_tI.dtype), self.b_Or.detach().to(input_tI.dtype)
         kept_tI, scale = self._dropped(input_tI, seed)
         low_tr = (kept_tI @ a_rI.T).mul_(scale)
@@ -95,10 +120,12 @@ class LoraLinear:
         del kept_tI, low_tr
         if not want_input:
             return None, grad_a_rI, grad_b_Or
+        if weight.merged:
+            return grad_tO @ weight.matrix_OI, grad_a_rI, grad_b_Or
         grad_input_tI = grad_low_tr @ a_rI
         if seed is not None and self.dropout:
             keep_in_place(grad_input_tI, self.dropout, seed)
-        return grad_input_tI.addmm_(grad_tO, weight_OI), grad_a_rI, grad_b_Or
+        return grad_input_tI.addmm_(grad_tO, weight.matrix_OI), grad_a_rI, grad_b_Or
 
     def _dropped(self, input_tI: Tensor, seed: Seed | None) -> tuple[Tensor, float]:
         """The input with dropped elements at 0, and the scale that makes up for them exactly."""
