@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import locale
 import logging
 import os
@@ -156,6 +157,8 @@ def main(argv: Sequence[str] | None = None, kept: list[object] | None = None) ->
     _report_faults(window)
     interrupts = _Interrupts(window)
     QTimer.singleShot(0, lambda: _begin(window, arguments))
+    # Should a page fail to be built, `garbage.set_aside` never comes.
+    QTimer.singleShot(30_000, gc.enable)
     try:
         app.exec()
     finally:
@@ -171,7 +174,15 @@ def _begin(window: MainWindow, arguments: argparse.Namespace) -> None:
     """What the command line asked for, once the window stands."""
     from so8t_gui.screenshots import save_screenshots
 
-    def finish(_status: int = 0) -> None:
+    def opened() -> bool:
+        return arguments.open is None or window.history_page.opened is not None
+
+    def finish(_status: int = 0, turns: int = 60) -> None:
+        failed = window.controller.exit_status not in {None, 0}
+        if arguments.screenshot_dir is not None and not (started or failed or opened()) and turns:
+            # A long run is still being read, or the computer is busy.
+            QTimer.singleShot(500, lambda: finish(_status, turns - 1))
+            return
         if arguments.screenshot_dir is not None:
             save_screenshots(window, arguments.screenshot_dir, arguments.lang, arguments.theme)
         if arguments.quit_when_done:

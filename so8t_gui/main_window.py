@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QCoreApplication, QEvent, Qt, QTimer, Signal
+from PySide6.QtCore import QCoreApplication, QEvent, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
 
 from so8t_engine.config import Config
 from so8t_engine.i18n import _, language, set_language
-from so8t_gui import menus, theme
+from so8t_gui import garbage, menus, page_makers, theme
 from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.chat_runner import ChatRunner
 from so8t_gui.icons import program_icon
@@ -28,13 +28,7 @@ from so8t_gui.notification import notify
 from so8t_gui.notifier import Notifier
 from so8t_gui.page_stack import PageSpec, PageStack
 from so8t_gui.paged_window import PagedWindow
-from so8t_gui.pages.about_page import AboutPage
-from so8t_gui.pages.chat_page import ChatPage
-from so8t_gui.pages.doctor_page import DoctorPage
-from so8t_gui.pages.history_page import HistoryPage
-from so8t_gui.pages.inspect_page import InspectPage
 from so8t_gui.pages.run_page import RunPage
-from so8t_gui.pages.settings_page import SettingsPage
 from so8t_gui.preferences import Preferences
 from so8t_gui.queue_controller import QueueController
 from so8t_gui.run_controller import RunController
@@ -43,6 +37,9 @@ from so8t_gui.tour import Tour, TourCard, tour_holder
 from so8t_gui.widgets.card_label import CardLabel
 
 if TYPE_CHECKING:
+    from so8t_gui.pages.chat_page import ChatPage
+    from so8t_gui.pages.history_page import HistoryPage
+    from so8t_gui.pages.settings_page import SettingsPage
     from so8t_gui.pipeline_controller import PipelineController
 
 
@@ -63,6 +60,7 @@ class MainWindow(PagedWindow):
         self.controller.state_changed.connect(self._on_state)
         self.controller.digested.connect(self._learn_rows)
         self._known_rows = KnownRows()
+        self._rebuilt = False
         self._config = config
         self._history_folder = Path(config.run.directory)
         self.leaving = Leaving(self)
@@ -87,6 +85,7 @@ class MainWindow(PagedWindow):
     def _build(self) -> None:
         self.setWindowTitle(_("SO8T Control Panel"))
         self.pages = PageStack(self._page_specs())
+        self.pages.complete.connect(lambda rebuilt=self._rebuilt: garbage.set_aside(rebuilt=rebuilt))
         self.navigation = self._make_navigation()
         centre = QWidget()
         layout = QHBoxLayout(centre)
@@ -112,10 +111,12 @@ class MainWindow(PagedWindow):
             PageSpec("settings", _("Settings"), self._make_settings_page),
             PageSpec("history", _("History"), self._make_history_page),
             PageSpec("chat", _("Chat"), self._make_chat_page),
-            PageSpec("inspect", _("Inspect"), lambda: InspectPage(self._history_folder, self.run_looked_at)),
+            PageSpec(
+                "inspect", _("Inspect"), lambda: page_makers.inspect(self._history_folder, self.run_looked_at)
+            ),
             PageSpec("pipeline", _("Pipeline"), self._make_pipeline_page),
-            PageSpec("doctor", _("Doctor"), lambda: DoctorPage(self._history_folder)),
-            PageSpec("about", _("About"), AboutPage),
+            PageSpec("doctor", _("Doctor"), lambda: page_makers.doctor(self._history_folder)),
+            PageSpec("about", _("About"), page_makers.about),
         ]
 
     def _make_run_page(self) -> RunPage:
@@ -126,6 +127,8 @@ class MainWindow(PagedWindow):
         return page
 
     def _make_settings_page(self) -> SettingsPage:
+        from so8t_gui.pages.settings_page import SettingsPage
+
         page = SettingsPage(known_rows=self._known_rows)
         page.set_config(self._config)
         page.configChanged.connect(self._on_config)
@@ -134,6 +137,8 @@ class MainWindow(PagedWindow):
         return page
 
     def _make_history_page(self) -> HistoryPage:
+        from so8t_gui.pages.history_page import HistoryPage
+
         page = HistoryPage(self._history_folder, self.preferences, self.queue)
         page.list.queue.add_asked.connect(self.add_to_queue)
         page.list.queue.edit_asked.connect(self._edit_queued)
@@ -143,6 +148,8 @@ class MainWindow(PagedWindow):
         return page
 
     def _make_chat_page(self) -> ChatPage:
+        from so8t_gui.pages.chat_page import ChatPage
+
         return ChatPage(
             self.chat, self.controller, self.preferences, self._history_folder, self.run_looked_at
         )
@@ -176,9 +183,6 @@ class MainWindow(PagedWindow):
         self.show_page("settings")
         self.settings_page.go_to(path)
 
-    def toggle_full_screen(self) -> None:
-        self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
-
     # Language and theme
 
     def change_language(self, code: str) -> None:
@@ -205,6 +209,8 @@ class MainWindow(PagedWindow):
     def _take_down(self) -> dict[str, Any]:
         """Remove all pages, and return what they showed. The style then changes an empty window quickly."""
         self.pages.stop()
+        garbage.take_back()
+        self._rebuilt = True
         kept: dict[str, Any] = {
             "row": self.navigation.currentRow(),
             "view": self.run_page.view.view_state(),
@@ -387,6 +393,7 @@ class MainWindow(PagedWindow):
         self.notifier.shut_down()
         self.queue.shut_down()
         self._shut_pages_down()
+        garbage.take_back()
         self.chat.unload()
         if self.pipeline is not None:
             self.pipeline.shut_down()

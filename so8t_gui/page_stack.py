@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QStackedWidget, QVBoxLayout, QWidget
 
 IDLE_MS = 30
@@ -24,7 +24,12 @@ class PageSpec:
 
 
 class PageStack(QStackedWidget):
-    """Pages in the order of the navigation."""
+    """Pages in the order of the navigation.
+
+    Signals: ``complete``: `build_when_idle` has built the last one.
+    """
+
+    complete = Signal()
 
     def __init__(self, specs: list[PageSpec], parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -72,6 +77,7 @@ class PageStack(QStackedWidget):
             self.page(missing[0])
         if len(missing) <= 1:
             self._idle.stop()
+            self.complete.emit()
 
     def stop(self) -> None:
         """Build nothing more: the window is being taken down."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from PySide6.QtCore import QSize, Qt
 from PySide6.QtWidgets import QListWidget, QListWidgetItem, QMainWindow
@@ -11,14 +12,17 @@ from so8t_engine.i18n import _
 from so8t_gui import theme
 from so8t_gui.icons import icon
 from so8t_gui.page_stack import PageStack
-from so8t_gui.pages.about_page import AboutPage
-from so8t_gui.pages.chat_page import ChatPage
-from so8t_gui.pages.doctor_page import DoctorPage
-from so8t_gui.pages.history_page import HistoryPage
-from so8t_gui.pages.inspect_page import InspectPage
-from so8t_gui.pages.run_page import RunPage
-from so8t_gui.pages.settings_page import SettingsPage
 from so8t_gui.run_controller import RunController
+
+# Each page is imported when it is built: the window stands before it needs the others.
+if TYPE_CHECKING:
+    from so8t_gui.pages.about_page import AboutPage
+    from so8t_gui.pages.chat_page import ChatPage
+    from so8t_gui.pages.doctor_page import DoctorPage
+    from so8t_gui.pages.history_page import HistoryPage
+    from so8t_gui.pages.inspect_page import InspectPage
+    from so8t_gui.pages.run_page import RunPage
+    from so8t_gui.pages.settings_page import SettingsPage
 
 
 class PagedWindow(QMainWindow):
@@ -35,6 +39,10 @@ class PagedWindow(QMainWindow):
     def show_page(self, name: str) -> None:
         """Go to a page by its name."""
         self.navigation.setCurrentRow([spec.name for spec in self.pages.specs].index(name))
+
+    def toggle_full_screen(self) -> None:
+        """Fill the screen, or no longer."""
+        self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
 
     def _make_navigation(self) -> QListWidget:
         navigation = QListWidget()
@@ -63,39 +71,27 @@ class PagedWindow(QMainWindow):
 
     @property
     def chat_page(self) -> ChatPage:
-        page = self.pages.page("chat")
-        assert isinstance(page, ChatPage)
-        return page
+        return cast("ChatPage", self.pages.page("chat"))
 
     @property
     def inspect_page(self) -> InspectPage:
-        page = self.pages.page("inspect")
-        assert isinstance(page, InspectPage)
-        return page
+        return cast("InspectPage", self.pages.page("inspect"))
 
     @property
     def run_page(self) -> RunPage:
-        page = self.pages.page("run")
-        assert isinstance(page, RunPage)
-        return page
+        return cast("RunPage", self.pages.page("run"))
 
     @property
     def settings_page(self) -> SettingsPage:
-        page = self.pages.page("settings")
-        assert isinstance(page, SettingsPage)
-        return page
+        return cast("SettingsPage", self.pages.page("settings"))
 
     @property
     def history_page(self) -> HistoryPage:
-        page = self.pages.page("history")
-        assert isinstance(page, HistoryPage)
-        return page
+        return cast("HistoryPage", self.pages.page("history"))
 
     @property
     def about_page(self) -> AboutPage:
-        page = self.pages.page("about")
-        assert isinstance(page, AboutPage)
-        return page
+        return cast("AboutPage", self.pages.page("about"))
 
     def _shut_pages_down(self) -> None:
         """Stop what pages do in the background."""
@@ -109,8 +105,7 @@ class PagedWindow(QMainWindow):
             self.chat_page.shut_down()
         if self.pages.is_built("inspect"):
             self.inspect_page.shut_down()
-        doctor = self.pages.page("doctor") if self.pages.is_built("doctor") else None
-        if isinstance(doctor, DoctorPage):
-            doctor.shut_down()
+        if self.pages.is_built("doctor"):
+            cast("DoctorPage", self.pages.page("doctor")).shut_down()
         if self.pages.is_built("pipeline"):
             self.pages.page("pipeline").disconnect_controller()  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from PySide6.QtCore import Qt
@@ -14,6 +15,9 @@ from so8t_gui.charts.plot import marks_in_words
 from so8t_gui.charts.series import Series, format_value, unbroken
 from so8t_gui.models.buffers import Columns
 from so8t_gui.models.marks import Marks
+
+#: Of a chart's height that its readings may take.
+MOST = 0.3
 
 
 @dataclass
@@ -52,20 +56,41 @@ class ChartLegend(QFrame):
         return legend
 
     def _write_legend(self) -> None:
-        parts, words = [], []
-        for name, one in self._series.items():
-            value = self._value_of(name, one)
-            parts.append(self._reading(one, value))
-            if name not in self.options.hidden:
-                words.append(f"{one.label} {self._value_text(one, value)}")
+        values = {name: self._value_of(name, one) for name, one in self._series.items()}
+        words = [
+            f"{one.label} {self._value_text(one, values[name])}"
+            for name, one in self._series.items()
+            if name not in self.options.hidden
+        ]
         notes = [*self._notes, *([self._range_note] if self._range_note else [])]
         if self.options.smoothing:
             notes.append(_("smoothed %(factor)g") % {"factor": self.options.smoothing})
-        text = "&nbsp;&nbsp; ".join(parts + [html.escape(note) for note in notes])
+        brief = self._too_long([*words, *notes])
+        parts = [self._reading(one, values[name], brief=brief) for name, one in self._series.items()]
+        if not brief:
+            parts += [html.escape(note) for note in notes]
+        text = "&nbsp;&nbsp; ".join(parts)
         if text != self._legend.text():
             self._legend.setText(text)
-            marks = marks_in_words(self.marks) if self.marks is not None else ""
-            self.setAccessibleDescription("; ".join([*words, *notes, *([marks] if marks else [])]))
+        marks = marks_in_words(self.marks) if self.marks is not None else ""
+        told = "; ".join([*words, *notes, *([marks] if marks else [])])
+        if told != self.accessibleDescription():
+            self.setAccessibleDescription(told)
+        tip = "\n".join([*words, *notes]) if brief else ""
+        if tip != self._legend.toolTip():
+            self._legend.setToolTip(tip)
+
+    def _too_long(self, words: Sequence[str]) -> bool:
+        """Whether the readings would leave too little of a small chart: names alone then stand there."""
+        metrics, width = self.fontMetrics(), max(1, self._legend.width())
+        lines, at = 1, 0.0
+        for word in words:
+            needs = 1.06 * metrics.horizontalAdvance(f"━ {word}   ")  # values are bold
+            if at and at + needs > width:
+                lines, at = lines + 1, 0.0
+            lines += int(needs // width)
+            at += needs
+        return lines > 2 and lines * metrics.height() > MOST * self.height()
 
     def _value_of(self, name: str, one: Series) -> float | None:
         table = self._sources.get(name)
@@ -76,12 +101,12 @@ class ChartLegend(QFrame):
         row = table.nearest(self.along, self._cursor)
         return None if row is None else table.at(one.column, row)
 
-    def _reading(self, one: Series, value: float | None) -> str:
+    def _reading(self, one: Series, value: float | None, *, brief: bool = False) -> str:
         sign = "●" if one.points else "┄" if one.dashed else "━"
         off = one.id in self.options.hidden
         colour = theme.current()["disabled"] if off else one.colour
         ink = theme.current()["muted" if off else "text"]
-        figure = "" if off else f"&nbsp;<b>{unbroken(self._value_text(one, value))}</b>"
+        figure = "" if off or brief else f"&nbsp;<b>{unbroken(self._value_text(one, value))}</b>"
         return (
             f'<a href="{html.escape(one.id)}" style="text-decoration:none;color:{ink};white-space:nowrap">'
             f'<span style="color:{colour}">{sign}</span>&nbsp;{unbroken(one.label)}{figure}</a>'

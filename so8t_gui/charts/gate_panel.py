@@ -69,7 +69,7 @@ class GatePanel(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.alpha = make_alpha_chart()
-        self.g = LineChart(_("g = σ(α), the rotation's share"))
+        self.g = LineChart("g = σ(α)")
         self.g.set_series([Series("g", "g", theme.current().series[2])])
         self.distance = LineChart(_("Distance |α − target|"), log=True, robust=False)
         self.distance.set_series([Series("distance", _("distance"), theme.current().series[0])])

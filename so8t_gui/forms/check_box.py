@@ -9,6 +9,8 @@ from PySide6.QtWidgets import QCheckBox
 from so8t_gui.forms import colours
 
 BOX, GAP, MARGIN = 16, 7, 3
+#: An ampersand underlines the letter of the shortcut.
+SHOWN = Qt.TextFlag.TextShowMnemonic
 
 
 class CheckBox(QCheckBox):
@@ -16,7 +18,7 @@ class CheckBox(QCheckBox):
 
     def sizeHint(self) -> QSize:
         metrics = self.fontMetrics()
-        text = metrics.horizontalAdvance(self.text()) + GAP if self.text() else 0
+        text = metrics.size(SHOWN, self.text()).width() + GAP if self.text() else 0
         return QSize(BOX + text + 2 * MARGIN, max(BOX, metrics.height()) + 2 * MARGIN)
 
     def minimumSizeHint(self) -> QSize:
@@ -53,4 +55,6 @@ class CheckBox(QCheckBox):
         if self.text():
             painter.setPen(text)
             rest = self.rect().adjusted(MARGIN + BOX + GAP, 0, 0, 0)
-            painter.drawText(rest, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft, self.text())
+            painter.drawText(
+                rest, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft | SHOWN, self.text()
+            )

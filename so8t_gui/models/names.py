@@ -39,6 +39,7 @@ FACTS = {
     "rows_train": N_("Training rows"),
     "rows_validation": N_("Validation rows"),
     "rows_test": N_("Test rows"),
+    "rows_thinking": N_("Training rows with thinking"),
     "rows_truncated": N_("Rows cut to the sequence length"),
     "tokens_longest": N_("Longest row (tokens)"),
     "tokens_mean": N_("Mean row (tokens)"),

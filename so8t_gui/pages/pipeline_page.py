@@ -6,7 +6,6 @@ from pathlib import Path
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
-    QCheckBox,
     QComboBox,
     QFileDialog,
     QHBoxLayout,
@@ -22,6 +21,7 @@ from so8t_engine.config.loading import pipeline_paths
 from so8t_engine.i18n import _
 from so8t_engine.pipeline.plan import size_text
 from so8t_engine.plain_text import visible
+from so8t_gui.forms.check_box import CheckBox
 from so8t_gui.models.pipeline_model import StepView
 from so8t_gui.pipeline_controller import PipelineController
 from so8t_gui.widgets.facts_tree import FactsTree
@@ -123,7 +123,7 @@ class PipelinePage(QWidget):
         self.stop_button.setProperty("role", "danger")
         self.stop_button.setToolTip(_("What is done stays; the next call goes on from there."))
         self.stop_button.clicked.connect(self._stop)
-        self.unattended = QCheckBox(_("&Unattended"))
+        self.unattended = CheckBox(_("&Unattended"))
         self.unattended.setChecked(self.controller.unattended)
         self.unattended.setToolTip(
             _("The pipeline goes on when this window is closed, and its end is notified.")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QCheckBox, QDoubleSpinBox, QHBoxLayout, QSlider, QSpinBox, QWidget
+from PySide6.QtWidgets import QDoubleSpinBox, QHBoxLayout, QSlider, QSpinBox, QWidget
 
 from so8t_engine.i18n import _
+from so8t_gui.forms.check_box import CheckBox
 from so8t_gui.widgets.heads_view import plain
 
 
@@ -16,9 +17,9 @@ class ChatOptions(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.adapter = QCheckBox(_("LoRA adapter"))
+        self.adapter = CheckBox(_("LoRA adapter"))
         self.adapter.setChecked(True)
-        self.own_g = QCheckBox(_("g by hand"))
+        self.own_g = CheckBox(_("g by hand"))
         self.own_g.setToolTip(
             _("Off: the gate as it was trained. On: 0 is the base's hidden states, 1 is M alone.")
         )
@@ -30,7 +31,7 @@ class ChatOptions(QWidget):
         self.g_label.setMinimumWidth(self.fontMetrics().horizontalAdvance("0.00  "))
         self.g.valueChanged.connect(self._show_g)
         self.own_g.toggled.connect(self._show_g)
-        self.compare = QCheckBox(_("base too"))
+        self.compare = CheckBox(_("base too"))
         self.compare.setChecked(True)
         self.temperature = QDoubleSpinBox()
         self.temperature.setRange(0.0, 2.0)

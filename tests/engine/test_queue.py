@@ -19,6 +19,7 @@ from so8t_engine.history.queue import OnFailure, RunQueue, next_may_start
 from so8t_engine.history.summary import scan
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.states import State
+from tests.engine.command_line import so8t_here
 
 
 def named(name: str, folder: Path | None = None, **training: object) -> Config:
@@ -147,7 +148,7 @@ def so8t(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(600)
 def test_real_runs_follow_each_other_and_a_failure_holds_the_rest(tmp_path: Path) -> None:
     short = ["--set", "training.max_steps=2", "--set", "data.max_rows=24", "--set", "run.cpu_threads=1"]
-    done = so8t("add", "demo", *short, "--set", "name=good", "--runs", "runs", folder=tmp_path)
+    done = so8t_here("queue", "add", "demo", *short, "--set", "name=good", "--runs", "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     queue = RunQueue(tmp_path / "runs")
     for name in ("bad", "last"):

@@ -28,6 +28,7 @@ from so8t_engine.so8t.adapter import SO8TAdapter
 from so8t_engine.so8t.rotation import generators_to_matrices
 from so8t_engine.so8t.soul_file import Soul, load_soul, save_soul, soul_of
 from so8t_engine.so8t.soul_pt import export_soul_pt, import_soul_pt
+from tests.engine.command_line import so8t_here
 
 HIDDEN = 32
 
@@ -357,7 +358,7 @@ class _MakesAFile:
 def test_a_hostile_pickle_is_not_run(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"alpha": _MakesAFile()}, tmp_path / "soul.pt", _use_new_zipfile_serialization=zipped)
     for arguments in (["show", "soul.pt", "--json"], ["import", "soul.pt", "out.safetensors", "--json"]):
-        done = so8t(*arguments, cwd=tmp_path)
+        done = so8t(*arguments, cwd=tmp_path) if zipped else so8t_here("soul", *arguments, cwd=tmp_path)
         assert done.returncode == 1, done.stderr
         assert f"soul.pt cannot be read safely: it asks for {os.name}.open" in done.stderr
         assert "Traceback" not in done.stderr
@@ -375,12 +376,12 @@ def test_bad_arguments_are_a_sentence_and_exit_1(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "torn.safetensors").write_bytes(b"\x10")
     for file, words in (("gone.pt", "no file gone.pt"), ("empty", "final"), ("torn.safetensors", "torn")):
-        done = so8t("show", file, cwd=tmp_path)
+        done = so8t_here("soul", "show", file, cwd=tmp_path)
         assert done.returncode == 1
         assert done.stdout == ""
         assert words in done.stderr
         assert "Traceback" not in done.stderr
-    assert so8t("show", cwd=tmp_path).returncode == 2
+    assert so8t_here("soul", "show", cwd=tmp_path).returncode == 2
 
 
 def test_show_prints_one_json_object(soul_file: Path, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ class Following:
         self.session = session
         self.events: list[Event] = []
         self._status: int | None = None
-        self._thread = threading.Thread(target=self._follow)
+        # A test that fails leaves it; it must not hold up the end of the tests.
+        self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
     def _follow(self) -> None:

@@ -90,7 +90,7 @@ class Engine(RuleBasedStateMachine):
         def train() -> None:
             self.status = run_training(self.run, resume=resume, handle_signals=False, control=self.control)
 
-        self.trainer = threading.Thread(target=train)
+        self.trainer = threading.Thread(target=train, daemon=True)
         self.trainer.start()
 
     @property
@@ -241,7 +241,7 @@ class Engine(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(14_400)
+@pytest.mark.timeout(600 if STEPS <= 120 else 14_400)
 def test_random_commands_to_a_real_engine(
     tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -20,10 +21,25 @@ from pytestqt.qtbot import QtBot
 
 from so8t_engine.config import Config, load_config
 from so8t_engine.i18n import set_language
+from so8t_engine.paths import resources_dir
 from so8t_gui import app as gui_app
 from so8t_gui import theme
 from so8t_gui.main_window import MainWindow
 from so8t_gui.preferences import Preferences
+
+MAKE_MODEL = """
+import sys
+import torch
+from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+config = Phi3Config(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+    num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512,
+    pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+    eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False)
+torch.manual_seed(0)
+Phi3ForCausalLM(config).save_pretrained(sys.argv[2])
+tokenizer.save_pretrained(sys.argv[2])
+"""
 
 
 @pytest.fixture(scope="session")
@@ -104,12 +120,27 @@ def demo_config(tmp_path: Path) -> Config:
     )
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made in another process: this one must stay free of torch, as the window's is."""
+    folder = tmp_path_factory.mktemp("tiny-phi3")
+    source = resources_dir() / "base_model"
+    subprocess.run(
+        [sys.executable, "-c", MAKE_MODEL, str(source), str(folder)], check=True, capture_output=True
+    )
+    return folder
+
+
 @pytest.fixture
 def window(qapp: QApplication, demo_config: Config, preferences: Preferences) -> Iterator[MainWindow]:
     """A shown main window with the demonstration's settings."""
     window = MainWindow(demo_config, preferences, "light")
     window.show()
     yield window
+    session = window.controller.session
+    if session is not None and session.attached:
+        # Nobody trains it but the test itself, which failed before it wrote the run's end.
+        window.controller.detach()
     window.controller.shut_down()
     window.close()
     window.deleteLater()

@@ -260,3 +260,24 @@ def test_the_wheel_zooms_steps_and_values_follow(chart: LineChart, qtbot: QtBot)
     assert chart.zoomed
     qtbot.mouseDClick(chart.plot.viewport(), Qt.MouseButton.LeftButton, pos=place)
     assert not chart.zoomed
+
+
+def test_a_small_chart_names_its_series_and_keeps_room_for_them(qtbot: QtBot) -> None:
+    chart = LineChart("terms")
+    qtbot.addWidget(chart)
+    names = ["consistency", "inertia", "safety", "both sides", "task", "alpha"]
+    chart.set_series([Series(name, name, "#123456") for name in names])
+    table = Columns("step")
+    for at in range(1, 4):
+        table.append({"step": at, **dict.fromkeys(names, at / 10)})
+    chart.resize(190, 210)
+    chart.show()
+    chart.draw(table)
+    assert "<b>" not in chart._legend.text()
+    assert "consistency 0.3" in chart._legend.toolTip()
+    assert "consistency 0.3" in chart.accessibleDescription()
+    chart.resize(900, 420)
+    chart.refresh()
+    assert chart._legend.text().count("<b>") == len(names)
+    assert chart._legend.toolTip() == ""
+    chart.dispose()

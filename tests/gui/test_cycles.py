@@ -20,16 +20,15 @@ from processes import own_children
 from PySide6.QtCore import QCoreApplication, QEvent, Qt, QThread
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
-from test_real_run import STEP_MS, _some_rows, tiny_model
+from test_real_run import STEP_MS, _some_rows
 
 from so8t_engine.config.loading import parse_config
 from so8t_engine.training.states import Command, State
 from so8t_gui.main_window import MainWindow
 from so8t_gui.preferences import Preferences
 
-__all__ = ["tiny_model"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(14_400)]
 CYCLES = int(os.environ.get("SO8T_CYCLES", "4"))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(14_400 if CYCLES > 4 else 600)]
 #: Cycles before the first count: caches of fonts, icons and styles are filled by them.
 WARM_UP = 2 if CYCLES < 50 else 20
 #: Each one takes as many steps; the others are stopped while the trainer is loading.

@@ -28,31 +28,6 @@ from so8t_gui.main_window import MainWindow
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STEP_MS = 180_000
 
-MAKE_MODEL = """
-import sys
-import torch
-from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-config = Phi3Config(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-    num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512,
-    pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-    eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False)
-torch.manual_seed(0)
-Phi3ForCausalLM(config).save_pretrained(sys.argv[2])
-tokenizer.save_pretrained(sys.argv[2])
-"""
-
-
-@pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made in another process: this one must stay free of torch, as the window's is."""
-    folder = tmp_path_factory.mktemp("tiny-phi3")
-    source = resources_dir() / "base_model"
-    subprocess.run(
-        [sys.executable, "-c", MAKE_MODEL, str(source), str(folder)], check=True, capture_output=True
-    )
-    return folder
-
 
 def _some_rows(name: str, count: int, target: Path) -> str:
     source = resources_dir() / "data" / "four_class" / f"{name}.jsonl"

@@ -15,7 +15,7 @@ from person import Person
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLineEdit
 from pytestqt.qtbot import QtBot
-from test_real_run import demo_config, tiny_model, wait_for, wait_for_step
+from test_real_run import demo_config, wait_for, wait_for_step
 
 from so8t_engine.config import load_config
 from so8t_engine.data.labels import Task
@@ -33,7 +33,7 @@ pytestmark = [
         os.environ.get("QT_QPA_PLATFORM") == "offscreen", reason="done on a real screen by test_xvfb"
     ),
 ]
-__all__ = ["demo_config", "tiny_model"]
+__all__ = ["demo_config"]
 MINUTES = 240
 
 

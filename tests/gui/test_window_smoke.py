@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 from PySide6.QtCore import QEvent, QObject
@@ -61,3 +62,20 @@ def test_building_pages_shows_no_other_window(
     window.close()
     window.deleteLater()
     assert windows.shown == []
+
+
+def test_what_the_window_is_made_of_is_set_aside_from_collection(
+    qapp: QApplication, demo_config: Config, preferences: Preferences, qtbot: QtBot
+) -> None:
+    """A full collection over it would hold the window up; what a rebuilt page leaves is collected."""
+    before = gc.get_freeze_count()
+    window = MainWindow(demo_config, preferences, "light")
+    window.show()
+    qtbot.waitUntil(lambda: gc.get_freeze_count() > before + 50_000, timeout=120_000)
+    window.show_as("ja", "light")
+    qtbot.waitUntil(lambda: gc.get_freeze_count() > before + 50_000, timeout=120_000)
+    window.controller.shut_down()
+    window.close()
+    assert gc.get_freeze_count() == 0
+    assert gc.isenabled()
+    window.deleteLater()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QTabWidget, QWidget
 from pytestqt.qtbot import QtBot
 from recorded_runs import recorded_run
@@ -17,10 +18,10 @@ from so8t_gui.pages.pipeline_page import PipelinePage
 
 
 def settle() -> None:
-    """Let layouts and what they post come to their end."""
-    for _turn in range(3):
-        QApplication.sendPostedEvents()
-        QApplication.processEvents()
+    """Let layouts, what they post and the threads that fill a page come to their end."""
+    QTest.qWait(60)
+    QApplication.sendPostedEvents()
+    QApplication.processEvents()
 
 
 def tabs_of(tabs: QTabWidget, name: str, page: QWidget) -> Iterator[tuple[str, QWidget]]:

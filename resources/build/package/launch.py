@@ -26,7 +26,7 @@ def main() -> None:
         del sys.argv[1:3]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     elif Path(sys.executable).stem.endswith("-gui"):
-        from so8t_gui.app import run
+        from so8t_gui.entry import run
 
         run()
     else:

@@ -20,6 +20,7 @@ from so8t_engine.evaluation.ablation_report import findings, markdown
 from so8t_engine.so8t.adapter import SO8TAdapter
 from so8t_engine.so8t.rotation import RotationMap
 from so8t_engine.so8t.soul_file import adapter_of, load_into, load_soul, save_soul, soul_of
+from tests.engine.command_line import so8t_here
 
 IDENTITY = torch.eye(8)
 
@@ -113,26 +114,27 @@ def test_the_command_runs_every_arm_and_repeats_nothing(
     tiny_config: Callable[..., Config], tmp_path: Path
 ) -> None:
     config = tmp_path / "tiny.yaml"
-    config.write_text(tiny_config(training={"max_steps": 2}).to_yaml(), "utf-8")
+    # In the command's own process: four trainers of their own would each import everything.
+    made_of = tiny_config(training={"max_steps": 2}, run={"placement": "thread"})
+    config.write_text(made_of.to_yaml(), "utf-8")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "so8t_engine.cli", "ablate", str(config), "--out", str(out)]
-    command += ["--seeds", "2", "--arm", "no_so8t", "--json"]
-    english = os.environ | {"SO8T_LANG": "en"}
+    arguments = ["ablate", str(config), "--out", str(out), "--seeds", "2", "--arm", "no_so8t", "--json"]
 
-    def call() -> dict[str, Any]:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            env=english,
-        )
+    def read(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    first = call()
+    first = read(
+        subprocess.run(
+            [sys.executable, "-m", "so8t_engine.cli", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            env=os.environ | {"SO8T_LANG": "en"},
+        )
+    )
     made = sorted(p.name for p in (out / "runs").iterdir())
     assert made == ["full-seed42", "full-seed43", "no_so8t-seed42", "no_so8t-seed43"]
     ends = {p.name: (p / "events.jsonl").read_bytes() for p in (out / "runs").iterdir()}
@@ -145,5 +147,5 @@ def test_the_command_runs_every_arm_and_repeats_nothing(
     results = json.loads((out / "runs" / "full-seed43" / "final" / "results.json").read_text("utf-8"))
     assert per_seed["43"] == results["evaluation"]["validation"]["after"]["loss"]
     assert (out / "ablation.svg").read_text("utf-8").startswith("<svg")
-    assert call() == first
+    assert read(so8t_here(*arguments, cwd=tmp_path)) == first
     assert {p.name: (p / "events.jsonl").read_bytes() for p in (out / "runs").iterdir()} == ends

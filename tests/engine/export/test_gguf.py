@@ -23,6 +23,7 @@ from so8t_engine.export.gguf_check import LIMITS, check_gguf
 from so8t_engine.export.gguf_file import write_gguf
 from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
+from tests.engine.command_line import so8t_here
 
 gguf = pytest.importorskip("gguf")
 IDS = torch.arange(4, 60)[None]
@@ -158,10 +159,7 @@ def test_a_run_is_exported_with_its_gate_folded_in(
         AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype=torch.float32)
     )
     assert (again - gated).abs().max() < 5e-3 * gated.abs().max()
-    twice = subprocess.run(
-        [*command, "--out", str(file)], capture_output=True, text=True, check=False, timeout=300,
-        env=os.environ | {"SO8T_LANG": "en"},
-    )  # fmt: skip
+    twice = so8t_here("export", run.path, "--gguf", "f16", "--out", file, cwd=tmp_path)
     assert twice.returncode == 1
     assert [p.name for p in tmp_path.iterdir() if "export" in p.name] == []
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.session import EngineSession, open_session
 from so8t_engine.training.states import Command, State
+from tests.faults.following import Following
 
 Make = Callable[..., Config]
 pytestmark = pytest.mark.slow
@@ -64,33 +64,6 @@ def test_child_thread_and_command_line_give_identical_losses(tiny_config: Make, 
     assert found["process"] == found["thread"] == found["command line"]
 
 
-class _Following:
-    """A session followed from a thread, as the window does."""
-
-    def __init__(self, session: EngineSession) -> None:
-        self.session = session
-        self.events: list[Event] = []
-        self._status: int | None = None
-        self._thread = threading.Thread(target=self._follow)
-        self._thread.start()
-
-    def _follow(self) -> None:
-        self._status = self.session.follow(self.events.extend)
-
-    def wait_for(self, found: Callable[[Event], bool], seconds: float = 300.0) -> None:
-        end = time.monotonic() + seconds
-        while not any(found(event) for event in list(self.events)):
-            assert time.monotonic() < end, [e.type for e in self.events][-5:]
-            assert self._thread.is_alive(), [e for e in self.events if isinstance(e, ErrorEvent)]
-            time.sleep(0.02)
-
-    def end(self) -> int:
-        self._thread.join(timeout=300.0)
-        assert not self._thread.is_alive()
-        assert self._status is not None
-        return self._status
-
-
 def _is_step(event: Event) -> bool:
     return isinstance(event, StepEvent)
 
@@ -100,7 +73,7 @@ def test_a_killed_trainer_is_noticed_named_and_resumable(tiny_config: Make, tmp_
         training={"max_steps": 60, "epochs": 50.0}, checkpoints={"every_steps": 1, "every_minutes": None}
     )
     session = EngineSession.create(config, tmp_path / "run")
-    following = _Following(session)
+    following = Following(session)
     following.wait_for(lambda event: event.type == "checkpoint")
     assert session.pid is not None
     os.kill(session.pid, signal.SIGKILL)
@@ -110,7 +83,7 @@ def test_a_killed_trainer_is_noticed_named_and_resumable(tiny_config: Make, tmp_
     assert session.state is State.FAILED
 
     resumed = EngineSession(session.run, resume=True)
-    again = _Following(resumed)
+    again = Following(resumed)
     before = max(e.step for e in following.events if isinstance(e, StepEvent))
     again.wait_for(lambda event: isinstance(event, StepEvent) and event.step > before)
     resumed.send(Command.STOP)
@@ -120,9 +93,9 @@ def test_a_killed_trainer_is_noticed_named_and_resumable(tiny_config: Make, tmp_
 
 def test_attaching_sees_the_same_run_and_can_stop_it(tiny_config: Make, tmp_path: Path) -> None:
     config = tiny_config(training={"max_steps": 60, "epochs": 50.0})
-    following = _Following(EngineSession.create(config, tmp_path / "run"))
+    following = Following(EngineSession.create(config, tmp_path / "run"))
     following.wait_for(_is_step)
-    second = _Following(open_session(tmp_path / "run"))
+    second = Following(open_session(tmp_path / "run"))
     second.wait_for(_is_step)
     second.session.send(Command.STOP)
     assert second.end() == 0
