@@ -16,6 +16,7 @@ from torch import Tensor
 
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
+from so8t_engine.so8t import grouped
 
 BLOCK = 8
 # Elements of hidden states multiplied at a time: the operands and the product, 0.6 MiB each, stay in the
@@ -130,7 +131,11 @@ def exact_float32(device: torch.device) -> Iterator[None]:
     Those switches belong to the process and may be on for the model; they are put back afterwards. TF32
     keeps ten bits, no more than fp16: a rotation by it would be orthogonal to 1e-3 only.
     """
-    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    switches: tuple[Any, ...] = (
+        torch.backends.cuda.matmul,
+        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
+    )
     before = [switch.fp32_precision for switch in switches]
     try:
         for switch in switches:
@@ -158,7 +163,8 @@ class _ApplyBlocks(torch.autograd.Function):
     def forward(ctx: Context, hidden_TH: Tensor, matrix_B88: Tensor, keep: Tensor | None) -> Tensor:
         ctx.save_for_backward(hidden_TH, matrix_B88)
         with exact_float32(hidden_TH.device):
-            out_TH = _multiply(hidden_TH, matrix_B88)
+            multiply = grouped.multiply if grouped.takes(hidden_TH, matrix_B88) else _multiply
+            out_TH = multiply(hidden_TH, matrix_B88)
             if keep is not None:
                 torch.where(keep, hidden_TH, out_TH, out=out_TH)
         return out_TH
@@ -169,6 +175,13 @@ class _ApplyBlocks(torch.autograd.Function):
         (grad_TH,) = grads
         grad_hidden_TH = None
         want_hidden, want_matrix = ctx.needs_input_grad[:2]
+        if grouped.takes(hidden_TH, matrix_B88):
+            with exact_float32(hidden_TH.device):
+                return (
+                    grouped.multiply(grad_TH, matrix_B88.mT) if want_hidden else None,
+                    grouped.matrix_gradient(grad_TH, hidden_TH, matrix_B88) if want_matrix else None,
+                    None,
+                )
         matrix_gradient = _MatrixGradient(hidden_TH, matrix_B88) if want_matrix else None
         with exact_float32(hidden_TH.device):
             if want_hidden:

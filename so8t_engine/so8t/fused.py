@@ -68,7 +68,8 @@ def triton_works(device: torch.device) -> bool:
 
 @torch.no_grad()
 def _agrees(device: torch.device) -> bool:
-    from so8t_engine.so8t.rotation import skew_exponential, skew_from_generators
+    from so8t_engine.so8t.exponential import skew_exponential
+    from so8t_engine.so8t.rotation import skew_from_generators
 
     random = torch.Generator().manual_seed(0)
     theta_2B28 = torch.randn((2, 4, 28), generator=random).to(device)

@@ -17,9 +17,9 @@ from torch import Tensor
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.so8t.blocks import BLOCK, apply_blocks, check_blocks, check_cover
+from so8t_engine.so8t.exponential import skew_exponential
 from so8t_engine.so8t.fused import can_fuse, fused_gate
 from so8t_engine.so8t.logarithm import rotation_logarithm
-from so8t_engine.so8t.rotation import skew_exponential
 from so8t_engine.so8t.schedule import PHI, GateSchedule
 
 __all__ = [

@@ -15,6 +15,7 @@ from torch import Tensor
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.so8t.blocks import BLOCK, apply_blocks, check_blocks, check_cover
+from so8t_engine.so8t.exponential import skew_exponential
 from so8t_engine.so8t.fused import can_fuse, fused_gate
 
 GENERATORS = BLOCK * (BLOCK - 1) // 2
@@ -23,10 +24,13 @@ RotationMap = Literal["exp", "cayley", "free"]
 ROTATION_MAPS: tuple[RotationMap, ...] = get_args(RotationMap)
 
 _ROWS, _COLUMNS = torch.triu_indices(BLOCK, BLOCK, offset=1).tolist()
-# 1/k! for the Taylor polynomial of degree 16: its remainder at norm 1 is 2.8e-15.
-_TAYLOR = [1.0]
-for _k in range(1, 17):
-    _TAYLOR.append(_TAYLOR[-1] / _k)
+# Where A[i,j] comes from, read row by row, with its sign, 0 on the diagonal; and where θ_k and −θ_k stand.
+_SOURCE, _SIGN = [0] * BLOCK**2, [0.0] * BLOCK**2
+_ABOVE = [row * BLOCK + column for row, column in zip(_ROWS, _COLUMNS, strict=True)]
+_BELOW = [column * BLOCK + row for row, column in zip(_ROWS, _COLUMNS, strict=True)]
+for _k in range(GENERATORS):
+    _SOURCE[_ABOVE[_k]] = _SOURCE[_BELOW[_k]] = _k
+    _SIGN[_ABOVE[_k]], _SIGN[_BELOW[_k]] = 1.0, -1.0
 
 
 def skew_from_generators(theta_B28: Tensor) -> Tensor:
@@ -48,9 +52,25 @@ def skew_from_generators(theta_B28: Tensor) -> Tensor:
             _("Generators have the shape %(shape)s.") % {"shape": tuple(theta_B28.shape)},
             _("The last dimension must be 28, the dimension of so(8)."),
         )
-    upper_B88 = theta_B28.new_zeros((*theta_B28.shape[:-1], BLOCK, BLOCK))
-    upper_B88[..., _ROWS, _COLUMNS] = theta_B28
-    return upper_B88 - upper_B88.mT
+    skew_B88: Tensor = _Skew.apply(theta_B28)  # type: ignore[no-untyped-call]
+    return skew_B88
+
+
+class _Skew(torch.autograd.Function):
+    """One gather in each direction."""
+
+    @staticmethod
+    def forward(ctx: object, theta_B28: Tensor) -> Tensor:
+        device = theta_B28.device
+        sign_64 = torch.tensor(_SIGN, dtype=theta_B28.dtype, device=device)
+        skew_B64 = theta_B28.index_select(-1, torch.tensor(_SOURCE, device=device)).mul_(sign_64)
+        return skew_B64.view(*theta_B28.shape[:-1], BLOCK, BLOCK)
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
+        grad_B64 = grads[0].flatten(-2)
+        above, below = (torch.tensor(places, device=grad_B64.device) for places in (_ABOVE, _BELOW))
+        return grad_B64.index_select(-1, above).sub_(grad_B64.index_select(-1, below))
 
 
 def generators_from_skew(skew_B88: Tensor) -> Tensor:
@@ -61,39 +81,6 @@ def generators_from_skew(skew_B88: Tensor) -> Tensor:
     """
     check_blocks(skew_B88)
     return skew_B88[..., _ROWS, _COLUMNS]
-
-
-def skew_exponential(skew_B88: Tensor) -> Tensor:
-    """exp(A) of skew matrices (B, 8, 8) by scaling, a Taylor polynomial of degree 16, and squaring.
-
-    Computed in float64 and returned in the dtype of the input; differentiable through every product.
-    A skew A has ‖A‖₂ ≤ ‖A‖_F/√2, which bounds the scaling. Polynomial after Paterson and Stockmeyer
-    (1973), in six products. Reads one number back from the device to choose the number of squarings.
-    """
-    work_B88 = skew_B88.double()
-    squarings = _squarings(work_B88.detach())
-    a1_B88 = work_B88 * 2.0**-squarings
-    a2_B88 = a1_B88 @ a1_B88
-    a3_B88 = a2_B88 @ a1_B88
-    a4_B88 = a2_B88 @ a2_B88
-    identity_88 = torch.eye(BLOCK, dtype=work_B88.dtype, device=work_B88.device)
-    power_B88 = _TAYLOR[16] * a4_B88
-    for low in (12, 8, 4, 0):
-        c0, c1, c2, c3 = _TAYLOR[low : low + 4]
-        power_B88 = power_B88 + (c0 * identity_88 + c1 * a1_B88 + c2 * a2_B88 + c3 * a3_B88)
-        if low:
-            power_B88 = power_B88 @ a4_B88
-    for _square in range(squarings):
-        power_B88 = power_B88 @ power_B88
-    return power_B88.to(skew_B88.dtype)
-
-
-def _squarings(skew_B88: Tensor) -> int:
-    """The smallest s ≥ 0 with ‖A‖₂ / 2^s < 1 for every block; 0 where a value is not finite."""
-    if skew_B88.numel() == 0:
-        return 0
-    bound = math.sqrt(float(skew_B88.square().sum((-2, -1)).amax()) / 2.0)
-    return max(0, math.frexp(bound)[1]) if math.isfinite(bound) else 0
 
 
 def skew_cayley(skew_B88: Tensor) -> Tensor:

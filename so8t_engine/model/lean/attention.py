@@ -84,7 +84,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input_NTI: Tensor, linear: LoraLinear, seed: Seed | None, *_lora: Tensor) -> Tensor:  # noqa: ANN401
         flat_tI = input_NTI.reshape(-1, input_NTI.shape[-1])
-        out_tO = linear.forward(flat_tI, linear.weight(input_NTI.dtype), seed)
+        out_tO = linear.forward(flat_tI, linear.prepare(flat_tI.dtype, len(flat_tI), seed), seed)
         ctx.save_for_backward(input_NTI)
         ctx.linear, ctx.seed = linear, seed
         return out_tO.view(*input_NTI.shape[:-1], -1)
@@ -94,7 +94,8 @@ class _Linear(torch.autograd.Function):
         (input_NTI,) = ctx.saved_tensors
         linear: LoraLinear = ctx.linear
         flat_tI, grad_tO = input_NTI.flatten(0, 1), grads[0].reshape(-1, grads[0].shape[-1])
-        grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, linear.weight(flat_tI.dtype), ctx.seed)
+        weight = linear.prepare(flat_tI.dtype, len(flat_tI), ctx.seed)
+        grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, weight, ctx.seed)
         assert grad_tI is not None
         return (grad_tI.view(input_NTI.shape), None, None, *_in(linear, grad_lora))
 
@@ -124,9 +125,9 @@ class _Projections(torch.autograd.Function):
         count, tokens, size = hidden_NTH.shape
         normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
         outs = [
-            linear.forward(normed_tH, linear.weight(normed_tH.dtype), fork(seed, number)).view(
-                count, tokens, -1
-            )
+            linear.forward(
+                normed_tH, linear.prepare(normed_tH.dtype, len(normed_tH), seed), fork(seed, number)
+            ).view(count, tokens, -1)
             for number, linear in enumerate(block.projections)
         ]
         queries, keys = block.heads * block.size, block.kv_heads * block.size
@@ -159,14 +160,17 @@ class _Projections(torch.autograd.Function):
         lora: list[Tensor] = []
         for number, linear in enumerate(block.projections):
             grad_tF = grads_NTF[number].view(count * tokens, -1)
+            weight = linear.prepare(normed_tH.dtype, len(normed_tH), ctx.seed)
             found, *pair = linear.backward(
-                grad_tF, normed_tH, linear.weight(normed_tH.dtype), fork(ctx.seed, number)
+                grad_tF, normed_tH, weight, fork(ctx.seed, number), want_input=ctx.needs_input_grad[0]
             )
-            assert found is not None
-            grad_normed_tH = found if grad_normed_tH is None else grad_normed_tH.add_(found)
+            del weight
+            if found is not None:
+                grad_normed_tH = found if grad_normed_tH is None else grad_normed_tH.add_(found)
             lora += _in(linear, pair)
         del grads_NTF, normed_tH
-        assert grad_normed_tH is not None
+        if grad_normed_tH is None:
+            return (None, None, None, None, None, *lora)
         grad_hidden = rms_norm_gradient(
             grad_normed_tH.view(count, tokens, size), hidden_NTH, block.norm.weight_H, block.norm.eps
         )

@@ -124,8 +124,10 @@ class LeanBody:
                 on = self.seeds_on_card
                 seeds = on_card(seeds_L.to(hidden_NTH.device)) if on else list(seeds_L.tolist())
             if grad:
-                # The embedding is frozen: without this no layer below the first LoRA would be asked back.
-                hidden_NTH = hidden_NTH.requires_grad_()
+                # The embedding is frozen: without this a first layer of which the input alone is kept would
+                # not be asked back, since its LoRA is no input of `Recomputed`.
+                if self.recomputed and self.kept_layers < len(self.layers):
+                    hidden_NTH = hidden_NTH.requires_grad_()
                 if self._offload is not None:
                     self._offload.begin()
             first_kept = len(self.layers) - self.kept_layers

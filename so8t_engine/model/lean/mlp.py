@@ -14,7 +14,7 @@ from torch import Tensor
 
 from so8t_engine.model.lean.attention import Norm
 from so8t_engine.model.lean.dropout import Seed, fork
-from so8t_engine.model.lean.linear import LoraLinear
+from so8t_engine.model.lean.linear import LoraLinear, Weight
 from so8t_engine.model.lean.ops import (
     Activation,
     gated_activation,
@@ -68,7 +68,7 @@ class GatedMLP:
         )
         return out_NTH
 
-    def expanded(self, normed_tH: Tensor, weights: list[Tensor], seed: Seed | None) -> list[Tensor]:
+    def expanded(self, normed_tH: Tensor, weights: list[Weight], seed: Seed | None) -> list[Tensor]:
         """Outputs of gate and up, each (t, I), or of both in one row, (t, 2 I)."""
         return [
             linear.forward(normed_tH, weight, fork(seed, number))
@@ -99,7 +99,7 @@ class _MLP(torch.autograd.Function):
             return hidden_NTH.new_empty(()).expand(hidden_NTH.shape)
         size = hidden_NTH.shape[-1]
         hidden_tH = hidden_NTH.view(-1, size)
-        weights = [linear.weight(hidden_tH.dtype) for linear in mlp.linears]
+        weights = [linear.prepare(hidden_tH.dtype, len(hidden_tH), seed) for linear in mlp.linears]
         out_tH = torch.empty_like(hidden_tH)
         kept: list[list[Tensor]] = []
         for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
@@ -129,7 +129,7 @@ class _MLP(torch.autograd.Function):
         kept, ctx.kept = ctx.kept, None
         size = hidden_NTH.shape[-1]
         hidden_tH, grad_tH = hidden_NTH.view(-1, size), grads[0].reshape(-1, size)
-        weights = [linear.weight(hidden_tH.dtype) for linear in mlp.linears]
+        weights = [linear.prepare(hidden_tH.dtype, len(hidden_tH), ctx.seed) for linear in mlp.linears]
         sums: list[list[Tensor | None]] = [[None, None] for _linear in mlp.linears]
         out_tH = torch.empty_like(hidden_tH)
         for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):

@@ -28,8 +28,7 @@ def rms_norm(hidden: Tensor, weight_H: Tensor, eps: float) -> Tensor:
     """weight · h / rms(h), rounded as transformers rounds; shape (…, H), contiguous."""
     if not kernels_on(hidden):
         wide = _wide(hidden)
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-        return weight_H * (wide * scale).to(hidden.dtype)
+        return (wide * _inverse_rms(wide, eps)).to(hidden.dtype).mul_(weight_H)
     from so8t_engine.model.lean.kernels import norm_forward
 
     out, size = torch.empty_like(hidden), hidden.shape[-1]
@@ -49,11 +48,11 @@ def rms_norm_gradient(
     """
     if not kernels_on(hidden):
         wide = _wide(hidden)
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-        normed = wide * scale
-        scaled = grad.to(wide.dtype) * weight_H.to(wide.dtype)
-        result = scale * (scaled - normed * (scaled * normed).mean(-1, keepdim=True))
-        return (result if residual is None else result + residual).to(hidden.dtype)
+        scale = _inverse_rms(wide, eps)
+        result = grad.to(wide.dtype) * weight_H.to(wide.dtype)
+        share = (result * wide).mean(-1, keepdim=True).mul_(scale.pow(3))
+        result.mul_(scale).addcmul_(wide, share, value=-1.0)
+        return (result if residual is None else result.add_(residual)).to(hidden.dtype)
     from so8t_engine.model.lean.kernels import norm_backward
 
     out, size = torch.empty_like(hidden), hidden.shape[-1]
@@ -63,6 +62,12 @@ def rms_norm_gradient(
             RESIDUAL=residual is not None, WIDTH=_power_of_two(size), num_warps=8,
         )  # fmt: skip
     return out
+
+
+def _inverse_rms(wide: Tensor, eps: float) -> Tensor:
+    norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    inverse: Tensor = norm.square_().div_(wide.shape[-1]).add_(eps).rsqrt_()
+    return inverse
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -87,12 +92,15 @@ def rotary(
     sign = -1.0 if transposed else 1.0
     if not kernels_on(source_NThD):
         out_NThD = target.view(count, tokens, heads, size)
-        cos, sin = cos_NTR.unsqueeze(2), sin_NTR.unsqueeze(2) * sign
-        one, two = source_NThD[..., :rotated].chunk(2, -1)
-        turned = source_NThD[..., :rotated] * cos + torch.cat((-two, one), -1) * sin
-        rest = source_NThD[..., rotated:].clone()
-        out_NThD[..., :rotated] = turned
-        out_NThD[..., rotated:] = rest
+        half = rotated // 2
+        cos, sin = cos_NTR[..., :half].unsqueeze(2), sin_NTR[..., :half].unsqueeze(2)
+        one, two = source_NThD[..., :half], source_NThD[..., half:rotated]
+        # Both halves are read before the target, which may be the source, is written.
+        first = (one * cos).addcmul_(two, sin, value=-sign)
+        second = (two * cos).addcmul_(one, sin, value=sign)
+        out_NThD[..., :half], out_NThD[..., half:rotated] = first, second
+        if rotated < size and source_NThD.data_ptr() != out_NThD.data_ptr():
+            out_NThD[..., rotated:] = source_NThD[..., rotated:]
         return
     from so8t_engine.model.lean.kernels import rotate
 
@@ -109,8 +117,7 @@ def rotary(
 def gated_activation(gate_tI: Tensor, up_tI: Tensor, kind: Activation) -> Tensor:
     """up · act(gate), shape (t, I); rows of the inputs may be halves of wider rows."""
     if not kernels_on(gate_tI):
-        active = functional.silu(gate_tI) if kind == "silu" else functional.gelu(gate_tI, approximate="tanh")
-        return up_tI * active
+        return _activated(gate_tI, kind).mul_(up_tI)
     from so8t_engine.model.lean.kernels import gated_forward
 
     tokens, size = gate_tI.shape
@@ -123,15 +130,19 @@ def gated_activation(gate_tI: Tensor, up_tI: Tensor, kind: Activation) -> Tensor
     return out_tI
 
 
+def _activated(gate_tI: Tensor, kind: Activation) -> Tensor:
+    return functional.silu(gate_tI) if kind == "silu" else functional.gelu(gate_tI, approximate="tanh")
+
+
 def gated_activation_gradient(grad_tI: Tensor, gate_tI: Tensor, up_tI: Tensor, kind: Activation) -> None:
     """Replace ``gate_tI`` and ``up_tI`` by their gradients, in place."""
     if not kernels_on(gate_tI):
-        with torch.enable_grad():
-            leaf = gate_tI.detach().clone().requires_grad_()
-            active = functional.silu(leaf) if kind == "silu" else functional.gelu(leaf, approximate="tanh")
-            (grad_gate,) = torch.autograd.grad(active, leaf, grad_tI * up_tI)
-        up_tI.copy_(grad_tI * active.detach())
-        gate_tI.copy_(grad_gate)
+        through_tI = grad_tI * up_tI
+        torch.mul(grad_tI, _activated(gate_tI, kind), out=up_tI)
+        if kind == "silu":
+            torch.ops.aten.silu_backward(through_tI, gate_tI, grad_input=gate_tI)
+        else:
+            torch.ops.aten.gelu_backward(through_tI, gate_tI, approximate="tanh", grad_input=gate_tI)
         return
     from so8t_engine.model.lean.kernels import gated_backward
 
@@ -149,10 +160,10 @@ def cross_entropy_rows(logits_tV: Tensor, labels_t: Tensor, ignore: int, want_gr
     With ``want_grad`` the logits are replaced by the gradient of their sum, softmax − one-hot.
     """
     if not kernels_on(logits_tV):
-        wide = _wide(logits_tV)
-        losses_t = functional.cross_entropy(wide, labels_t, ignore_index=ignore, reduction="none")
+        log_share_tV = torch.log_softmax(_wide(logits_tV), -1)
+        losses_t = functional.nll_loss(log_share_tV, labels_t, ignore_index=ignore, reduction="none")
         if want_grad:
-            share_tV = torch.softmax(wide, -1)
+            share_tV = log_share_tV.exp_()
             wanted_t = labels_t != ignore
             rows = torch.arange(len(labels_t), device=labels_t.device)
             share_tV[rows, labels_t.clamp(min=0)] -= 1.0

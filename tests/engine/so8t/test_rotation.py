@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from so8t_engine.errors import SO8TError
+from so8t_engine.so8t import grouped
 from so8t_engine.so8t.blocks import apply_blocks
 from so8t_engine.so8t.logarithm import matrices_to_generators, rotation_logarithm
 from so8t_engine.so8t.rotation import (
@@ -79,6 +80,20 @@ def test_exp_holds_for_frobenius_norms_up_to_40() -> None:
     theta_B28 = torch.randn(200, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 5
     reference_B88 = torch.from_numpy(expm(_skew_by_hand(theta_B28.numpy())))
     assert float((generators_to_matrices(theta_B28) - reference_B88).abs().max()) <= 1e-12
+
+
+@pytest.mark.parametrize("norm", [1e-6, 0.2, 0.5, 1.0, 2.0, 4.0, 9.0, 30.0])
+def test_derivative_of_exp_at_every_number_of_squarings(norm: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    theta_B28 = torch.randn(5, 28, dtype=torch.float64, generator=generator)
+    theta_B28 = (theta_B28 / theta_B28.norm(dim=1, keepdim=True) * norm).requires_grad_()
+    weight_B88 = torch.randn(5, 8, 8, dtype=torch.float64, generator=generator)
+    (ours,) = torch.autograd.grad(generators_to_matrices(theta_B28), theta_B28, weight_B88)
+    plain_B88 = torch.matrix_exp(skew_from_generators(theta_B28))
+    (theirs,) = torch.autograd.grad(plain_B88, theta_B28, weight_B88)
+    assert float((ours - theirs).abs().max()) <= 1e-12 * float(theirs.abs().max())
+    if norm < 10.0:
+        assert torch.autograd.gradcheck(generators_to_matrices, (theta_B28[:2].detach().requires_grad_(),))
 
 
 def test_cayley_is_the_exact_cayley_transform(theta_B28: Tensor) -> None:
@@ -248,36 +263,72 @@ def test_apply_keeps_float32_under_autocast() -> None:
         assert torch.equal(apply_rotation(hidden, rotation_B88), plain)
 
 
-def test_apply_switches_reduced_float32_products_off_and_on_again() -> None:
+@pytest.mark.parametrize("width", [8, 16])
+@pytest.mark.parametrize("tokens", [127, 128, 600, 1304, 1309])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_grouped_products_are_the_batched_ones(
+    width: int, tokens: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(tokens)
+    hidden = torch.randn(tokens, 40 + width, generator=generator).to(dtype)
+    matrix_B88 = torch.randn(5 + width // 8, 8, 8, generator=generator)
+    # Not contiguous, as the gradient of a transposed product is.
+    gradient = torch.randn(40 + width, tokens, generator=generator).to(dtype).T
+    found = []
+    for used in (width, 0):
+        monkeypatch.setattr(grouped, "_width", lambda used=used: used)
+        leaves = [tensor.detach().requires_grad_() for tensor in (hidden, matrix_B88)]
+        assert grouped.takes(*leaves) == (used > 0 and tokens >= 128)
+        out = apply_blocks(leaves[0], leaves[1])
+        found.append((out.detach(), *torch.autograd.grad(out, leaves, gradient)))
+    for one, two in zip(*found, strict=True):
+        assert one.dtype == two.dtype
+        # The order of the float32 sums differs, and so a last place of bf16 may.
+        last = 2.0**-7 if one.dtype == torch.bfloat16 else 2e-6
+        assert float((one - two).abs().max()) <= last * float(two.abs().max())
+
+
+@pytest.mark.parametrize(("tokens", "products"), [(4, "bmm"), (128, "convolution")])
+def test_apply_switches_reduced_float32_products_off_and_on_again(tokens: int, products: str) -> None:
     class Precisions(TorchDispatchMode):
-        """Notes the precision in force at each batched product."""
+        """Notes the precision in force at each batched or grouped product."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.seen: list[tuple[str, str]] = []
+            self.seen: list[tuple[str, ...]] = []
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-            if "bmm" in str(func):
-                self.seen.append(_precisions())
+            if "bmm" in str(func) or "convolution" in str(func):
+                self.seen.append((products if products in str(func) else "another", *_precisions()))
             return func(*args, **(kwargs or {}))
 
-    hidden = torch.randn(4, 16, requires_grad=True)
+    if products == "convolution" and not grouped.takes(torch.zeros(128, 16), torch.zeros(2, 8, 8)):
+        pytest.skip("this processor multiplies in batches")
+    hidden = torch.randn(tokens, 16, requires_grad=True)
     rotation_B88 = generators_to_matrices(torch.randn(2, 28)).requires_grad_()
-    before = torch.get_float32_matmul_precision()
+    before, conv = torch.get_float32_matmul_precision(), torch.backends.mkldnn.conv.fp32_precision
     try:
         torch.set_float32_matmul_precision("medium")
+        torch.backends.mkldnn.conv.fp32_precision = "bf16"
         allowed = _precisions()
         with Precisions() as precisions:
             apply_rotation(hidden, rotation_B88).sum().backward()
-        assert precisions.seen == [("ieee", "ieee")] * 3
-        assert _precisions() == allowed != ("ieee", "ieee")
+        assert precisions.seen == [(products, "ieee", "ieee", "ieee")] * 3
+        assert _precisions() == allowed
+        assert "ieee" not in allowed[1:]
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
+        torch.backends.mkldnn.conv.fp32_precision = conv
 
 
-def _precisions() -> tuple[str, str]:
-    return torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
+def _precisions() -> tuple[str, str, str]:
+    mkldnn: Any = torch.backends.mkldnn
+    return (
+        torch.backends.cuda.matmul.fp32_precision,
+        mkldnn.matmul.fp32_precision,
+        mkldnn.conv.fp32_precision,
+    )
 
 
 def test_the_backward_pass_keeps_the_hidden_states_and_the_matrices_only() -> None:
