@@ -152,5 +152,5 @@ def person(window: MainWindow, qtbot: QtBot, request: pytest.FixtureRequest) -> 
     window.activateWindow()
     person = Person(window, qtbot)
     yield person
-    if person.done:
-        sys.stdout.write(f"\n{request.node.name}: {person.steps} steps\n")
+    if person.counted is not None:
+        sys.stdout.write(f"\n{request.node.name}: {person.counted} steps\n")

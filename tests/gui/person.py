@@ -27,7 +27,8 @@ class Person:
 
     def __init__(self, window: MainWindow, qtbot: QtBot) -> None:
         self.window, self._qtbot, self.steps = window, qtbot, 0
-        self.done = False
+        #: The steps of the task, once it is done.
+        self.counted: int | None = None
 
     def begin(self, steps: int = 0) -> None:
         """The task begins here: what came before, but for ``steps``, was needed to get there."""
@@ -36,7 +37,7 @@ class Person:
     def end(self, expected: int) -> None:
         """The task is done, in as many steps as it is listed with."""
         assert self.steps == expected
-        self.done = True
+        self.counted = self.steps
 
     def click(self, widget: QWidget, place: QPoint | None = None, *, ctrl: bool = False) -> None:
         self._qtbot.waitUntil(lambda: widget.isVisible() and widget.isEnabled(), timeout=180_000)
