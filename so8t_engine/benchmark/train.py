@@ -182,12 +182,11 @@ def prepare_steps(job: Job, model: nn.Module | None = None) -> Steps:
     return Steps(step, sum(p.numel() for p in parameters))
 
 
-def measure(job: Job) -> dict[str, Any]:
-    """Run one job in this process; tokens/s is of the median step."""
+def run_steps(job: Job, prepared: Steps) -> dict[str, Any]:
+    """Warm-up and measured steps on random rows; tokens/s is of the median step."""
     from so8t_engine.benchmark.random_base import SHAPES
 
     device, vocabulary = torch.device("cuda", 0), int(SHAPES[job.shape]["vocab_size"])
-    prepared = prepare_steps(job)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     fixed = torch.cuda.memory_allocated()
@@ -203,13 +202,18 @@ def measure(job: Job) -> dict[str, Any]:
         losses.append(loss())
     median = statistics.median(times[job.warm :])
     return asdict(job) | {
-        "tokens_per_s": job.batch * job.length / median, "step_s": median,
+        "tokens_per_s": job.batch * job.length / median, "step_s": median, "steps_s": times[job.warm :],
         "peak_allocated": torch.cuda.max_memory_allocated(),
         "peak_reserved": torch.cuda.max_memory_reserved(),
         "device_used": _device_used(device),
         "fixed": fixed, "losses": losses, "card": torch.cuda.get_device_name(device),
         "trainable": prepared.trainable, "torch": torch.__version__,
     }  # fmt: skip
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Run one job in this process."""
+    return run_steps(job, prepare_steps(job))
 
 
 def _device_used(device: torch.device) -> int:

@@ -24,11 +24,11 @@ class _Joined:
     """Values, gradients and moments of parameters that follow each other in one buffer each.
 
     Attributes:
-        parameters: id of a parameter → it. places: id → where it begins.
+        places: id of a parameter → where it begins.
         group: the number of the one that all of them belong to.
     """
 
-    parameters: dict[int, nn.Parameter]
+    parameters: list[nn.Parameter]
     places: dict[int, int]
     gradients: FlatGradients
     values: Tensor
@@ -67,7 +67,7 @@ class _OneCall:
         absmax1, absmax2 = (torch.zeros(count // ALIGNMENT, device=device) for _moment in range(2))
         holds = [any(p is large[0] for p in group["params"]) for group in self.param_groups]
         self._joined = _Joined(
-            {id(p): p for p in large}, places, gradients, values, gradients.flat[first : first + count],
+            large, places, gradients, values, gradients.flat[first : first + count],
             state1, state2, absmax1, absmax2, holds.index(True),
         )  # fmt: skip
 
@@ -117,10 +117,10 @@ class _OneCall:
 
     def _update(self: Any, joined: _Joined) -> None:
         joined.gradients.gather()
-        steps = {self.state[p]["step"] for p in joined.parameters.values()}
+        steps = {self.state[p]["step"] for p in joined.parameters}
         assert len(steps) == 1, "parameters of one buffer have taken different numbers of steps"
         step, group = steps.pop() + 1, self.param_groups[joined.group]
-        for parameter in joined.parameters.values():
+        for parameter in joined.parameters:
             self.state[parameter]["step"] = step
         for state in (joined.state1, joined.state2):
             if getattr(state, "is_paged", False):

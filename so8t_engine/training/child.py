@@ -58,8 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     i18n.set_language(i18n.system_language())
     run = RunDirectory.open(options.run_dir)
-    settings = readable_config(run).run
-    if options.give_way and _without_card(readable_config(run)):
+    config = readable_config(run)
+    settings = config.run
+    if options.give_way and _without_card(config):
         give_way()
     owner: ProcessMark | None = None
     if options.owner and settings.when_window_dies == "save_and_stop":

@@ -93,7 +93,6 @@ class RecordedPasses:
         #: None until it is known whether recording helps.
         self.active: bool | None = True if always else None
         self._warm = False
-        self._offloads = model.lean.offloads
 
     @staticmethod
     def impossible(model: SO8TModel, config: Config) -> str | None:
@@ -145,12 +144,8 @@ class RecordedPasses:
         Raises:
             torch.OutOfMemoryError: a recording does not fit; nothing was added to the gradients.
         """
-        assert self._model.lean is not None
         if not self.active:
             return None
-        if self._model.lean.offloads != self._offloads:  # a recovery has begun to
-            self.release()
-            self._offloads = self._model.lean.offloads
         key = self._key(batch, totals)
         recording = self._recordings.get(key)
         if recording is None and not (self._warm or gradients_are_zero):

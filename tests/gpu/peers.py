@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 STACKS = ("so8t", "unsloth", "plain", "liger")
+SHOWN = ("stack", "length", "tokens_per_s", "peak_allocated", "peak_reserved", "device_used", "round")
 TARGETS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 
 
@@ -90,41 +90,16 @@ def worker(options: argparse.Namespace) -> int:
 
     if options.worker == "so8t":
         prefer_expandable_segments()
-    import torch
-
-    from so8t_engine.benchmark.train import Job, prepare_steps
+    from so8t_engine.benchmark.train import Job, prepare_steps, run_steps
 
     own = unsloth_model(options.base, max(options.length)) if options.worker == "unsloth" else None
     for length in options.length:
-        torch.cuda.empty_cache()
+        gc.collect()  # what the length before made
         settings = json.loads(options.settings) | dict(options.at).get(length, {})
-        job = Job(options.worker, "phi35", "nf4", length, settings=settings)
-        made = prepare_steps(job, own)
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        times, losses = [], []
-        random = torch.Generator().manual_seed(1)
-        for step in range(options.warm + options.steps):
-            ids_NT = torch.randint(3, 32000, (1, length), generator=random).cuda()
-            torch.cuda.synchronize()
-            began = time.perf_counter()
-            loss = made.step(ids_NT)
-            torch.cuda.synchronize()
-            if step >= options.warm:
-                times.append(time.perf_counter() - began)
-            losses.append(loss())
-        free, total = torch.cuda.mem_get_info()
-        found = {
-            "stack": options.worker, "length": length, "settings": settings,
-            "tokens_per_s": length / statistics.median(times), "step_s": times,
-            "peak_allocated": torch.cuda.max_memory_allocated(),
-            "peak_reserved": torch.cuda.max_memory_reserved(), "device_used": total - free,
-            "trainable": made.trainable, "losses": losses, "card": torch.cuda.get_device_name(),
-        }  # fmt: skip
-        sys.stdout.write(json.dumps(found) + "\n")
-        sys.stdout.flush()
-        del made, loss
-        gc.collect()
+        job = Job(
+            options.worker, "phi35", "nf4", length, steps=options.steps, warm=options.warm, settings=settings
+        )
+        say(json.dumps(run_steps(job, prepare_steps(job, own))))
     return 0
 
 
@@ -174,7 +149,7 @@ def main() -> int:
             lines = [line for line in text.splitlines() if line.startswith('{"stack"')]
             for line in lines:
                 one = json.loads(line) | {"round": turn}
-                short = {k: v for k, v in one.items() if k not in ("losses", "step_s", "settings", "card")}
+                short = {key: one[key] for key in SHOWN}
                 say(f"{json.dumps(short)} last loss {one['losses'][-1]:.5f}")
                 if options.out:
                     with options.out.open("a", encoding="utf-8") as file:
