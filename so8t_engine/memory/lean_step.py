@@ -199,9 +199,10 @@ def loss_backward(tape: Tape, shape: StepShape) -> None:
     part = layer.rows * min(layer.tokens, PET_CHUNK + 2) * layer.hidden * F32
     tape.drop(tape.many(WORK, part, 5))
     tape.drop(tape.many(WORK, states, 3))
-    chunks = -(-layer.tokens // PET_CHUNK)
+    # The first chunk's gradient has taken the states' whole size when the next one is computed again.
     summed = tape.add(WORK, states)
-    tape.drop(tape.many(WORK, states / chunks, chunks - 1), tape.many(WORK, part, 4))
+    if layer.tokens > PET_CHUNK + 2:
+        tape.drop(tape.many(WORK, part, 5))
     tape.drop(tape.many(WORK, states, 2), summed)
 
 

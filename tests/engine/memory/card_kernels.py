@@ -43,7 +43,7 @@ def _weight(self: Any, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
 def install(patch: pytest.MonkeyPatch) -> None:
     """Put the stand-ins in the places of the kernels, until ``patch`` is undone."""
     from so8t_engine.model.lean import attention, body, layer, linear, loss, mlp
-    from so8t_engine.so8t import adapter
+    from so8t_engine.so8t import adapter, rotation
 
     made: dict[str, Any] = {
         "rms_norm": lambda hidden, _weight, _eps: torch.empty_like(hidden),
@@ -60,3 +60,5 @@ def install(patch: pytest.MonkeyPatch) -> None:
             if hasattr(module, name):
                 patch.setattr(module, name, stand_in)
     patch.setattr(linear.LoraLinear, "weight", _weight)
+    # The card's kernel keeps the generators alone.
+    patch.setattr(rotation, "skew_exponential", lambda skew_B88: skew_B88 * 1.0)

@@ -96,7 +96,8 @@ def _assert_same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: fl
     for name, gradient in one.items():
         difference = float((gradient - other[name]).abs().max())
         # A head's bias has the difference of two probabilities for a gradient: 5e-3 stands for their size.
-        assert difference <= tolerance * float(gradient.abs().max() + 5e-3), name
+        least = 5e-3 if name.startswith("so8t.") and name.endswith(".bias") else 1e-6
+        assert difference <= tolerance * float(gradient.abs().max() + least), name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
