@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -146,9 +147,11 @@ def so8t(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_real_runs_follow_each_other_and_a_failure_holds_the_rest(tmp_path: Path) -> None:
-    short = ["--set", "training.max_steps=2", "--set", "data.max_rows=24", "--set", "run.cpu_threads=1"]
-    done = so8t_here("queue", "add", "demo", *short, "--set", "name=good", "--runs", "runs", cwd=tmp_path)
+def test_real_runs_follow_each_other_and_a_failure_holds_the_rest(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(tiny_config(training={"max_steps": 2}).to_yaml(), encoding="utf-8")
+    done = so8t_here("queue", "add", "tiny.yaml", "--set", "name=good", "--runs", "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     queue = RunQueue(tmp_path / "runs")
     for name in ("bad", "last"):
