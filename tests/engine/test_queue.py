@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from so8t_engine.history.queue import OnFailure, RunQueue, next_may_start
 from so8t_engine.history.summary import scan
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.states import State
-from tests.engine.command_line import so8t_here
+from tests.engine.command_line import so8t_forked, so8t_here
 
 
 def named(name: str, folder: Path | None = None, **training: object) -> Config:
@@ -134,15 +133,8 @@ def test_what_follows_a_run(state: State, lost: bool, choice: OnFailure, expecte
 
 
 def so8t(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "so8t_engine.cli", "queue", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "SO8T_LANG": "en"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    path = str(Path(__file__).parents[2])
+    return so8t_forked("queue", *arguments, cwd=folder, timeout=400, PYTHONPATH=path)
 
 
 @pytest.mark.slow

@@ -115,8 +115,8 @@ def test_log_equals_scipy_and_inverts_exp(reference_B88: Tensor) -> None:
     assert float((back_B88 - reference_B88).abs().max()) <= 1e-12
     # The conditioning of the logarithm is 1/δ for a largest angle π − δ: scipy's error grows with it.
     delta_B = np.pi - torch.linalg.eigvalsh(1j * skew_B88)[:, -1]
-    # A skew logarithm with every angle below π is the principal one: scipy's exponential of it says as much about
-    # all of them as its logarithm, which takes 4 ms each and is asked for a part.
+    # A skew logarithm with every angle below π is the principal one: scipy's exponential of it says as much
+    # about all of them as scipy's logarithm, which takes 4 ms each and is asked for a part.
     assert torch.equal(skew_B88, -skew_B88.mT)
     assert float(delta_B.min()) > 0
     assert np.abs(expm(skew_B88.numpy()) - reference_B88.numpy()).max() <= 1e-12
