@@ -157,12 +157,15 @@ def kill_under_load(run: Path, callers: int, after_s: float) -> tuple[int, int]:
 
 
 def kill_while_asked(process: subprocess.Popen[bytes], url: str, callers: int, after_s: float) -> int:
-    """Kill -9 a service in the middle of a burst; the answers that came."""
+    """Kill -9 a service in the middle of a burst, when it has answered somebody; the answers that came."""
     load = Load()
 
     async def both() -> None:
         async def killer() -> None:
             await asyncio.sleep(after_s)
+            until = time.monotonic() + 60  # a busy machine may have answered nobody yet
+            while not load.statuses["200"] and time.monotonic() < until:
+                await asyncio.sleep(0.02)
             process.send_signal(signal.SIGKILL)
 
         limits = httpx.Limits(max_connections=callers)
