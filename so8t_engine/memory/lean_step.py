@@ -80,12 +80,17 @@ class LayerCost:
 
 def _held(layer: LayerShape) -> LayerShape:
     """The same layer where no weight is dequantised for the moment of use."""
-    own: dict[str, tuple[LinearShape, ...]] = {
-        name: tuple(replace(linear, kind="none") for linear in linears)
-        for name, linears in (("projections", layer.projections), ("expand", layer.expand))
-    }
-    output, contract = (replace(linear, kind="none") for linear in (layer.output, layer.contract))
-    return replace(layer, **own, output=output, contract=contract)
+
+    def held(linear: LinearShape) -> LinearShape:
+        return replace(linear, kind="none")
+
+    return replace(
+        layer,
+        projections=tuple(map(held, layer.projections)),
+        output=held(layer.output),
+        expand=tuple(map(held, layer.expand)),
+        contract=held(layer.contract),
+    )
 
 
 def layer_cost(shape: StepShape, site: str | None, recompute: bool, whole: bool = False) -> LayerCost:
