@@ -61,6 +61,13 @@ class LoraLinear:
         """A and B, or nothing."""
         return () if self.a_rI is None or self.b_Or is None else (self.a_rI, self.b_Or)
 
+    @property
+    def quantised(self) -> bool:
+        """Whether the weight is stored as codes."""
+        import bitsandbytes as bnb
+
+        return isinstance(self.base, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt)
+
     def weight(self, dtype: torch.dtype) -> Tensor:
         """W of shape (O, I) in ``dtype``: the layer's own tensor, or for a quantised layer a new one."""
         import bitsandbytes as bnb
@@ -80,9 +87,7 @@ class LoraLinear:
     def keeping(self, dtype: torch.dtype | None) -> LoraLinear:
         """This layer with its quantised weight dequantised for good; None takes that back."""
         plain = replace(self, whole_OI=None)
-        if dtype is None or type(self.base) is nn.Linear:
-            return plain
-        return replace(plain, whole_OI=plain.weight(dtype))
+        return plain if dtype is None or not self.quantised else replace(plain, whole_OI=plain.weight(dtype))
 
     def prepare(self, dtype: torch.dtype, tokens: int, seed: Seed | None) -> Weight:
         """The weight as `forward` and `backward` of so many tokens take it.
