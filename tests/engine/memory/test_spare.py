@@ -82,10 +82,13 @@ def test_what_is_kept_stays_within_the_budget_and_grows_with_it(
     assert larger.layers > found.layers or larger.weights >= found.weights
 
 
-@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
-def test_the_most_that_fits_is_found(least: int, limit: int, wall: int) -> None:
-    limit, wall = max(least, limit), max(least, wall)
-    assert most(lambda number: number <= wall, least, limit) == min(wall, limit)
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=60), st.integers(0, 30000), st.integers(0, 59))
+def test_the_most_that_fits_is_found(steps: list[int], budget: int, least: int) -> None:
+    sizes = [sum(steps[: place + 1]) for place in range(len(steps))]
+    least = min(least, len(sizes) - 1)
+    budget = max(budget, sizes[least])
+    wanted = max(place for place, size in enumerate(sizes) if size <= budget)
+    assert most(sizes.__getitem__, budget, least, len(sizes) - 1) == wanted
 
 
 def test_all_is_kept_where_there_is_room_and_nothing_unless_asked() -> None:
