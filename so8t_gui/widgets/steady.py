@@ -10,7 +10,7 @@ import re
 
 from PySide6.QtCore import QSize
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
+from PySide6.QtWidgets import QLabel, QWidget
 
 _DIGIT = re.compile(r"\d")
 #: A steady label gives room back when it needs less than this part of it.
@@ -27,12 +27,26 @@ class SteadyBox(QWidget):
         super().__init__(parent)
         self.label = label
         self._known: tuple[int, str] | None = None
+        self._asked = -1
         label.setParent(self)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.setFixedHeight(label.sizeHint().height())
+        policy = label.sizePolicy()
+        policy.setHeightForWidth(True)
+        self.setSizePolicy(policy)
+
+    def sizeHint(self) -> QSize:
+        return self.label.sizeHint()
+
+    def minimumSizeHint(self) -> QSize:
+        return self.label.minimumSizeHint()
+
+    def hasHeightForWidth(self) -> bool:
+        return True
+
+    def heightForWidth(self, width: int) -> int:
+        return self.label.heightForWidth(width)
 
     def fit(self) -> None:
-        """The label's text is another: take the height that it needs."""
+        """The label's text is another: ask for another height if it needs one."""
         width = self.width()
         if not self.fits or width <= 0:
             return
@@ -41,16 +55,15 @@ class SteadyBox(QWidget):
         if known == self._known:
             return
         self._known = known
-        height = max(0, self.label.heightForWidth(width))
-        if height != self.height():
-            self.setFixedHeight(height)
-        if self.label.size() != QSize(width, height):
-            self.label.setGeometry(0, 0, width, height)
+        height = self.label.heightForWidth(width)
+        if height != self._asked:
+            self._asked = height
+            self.updateGeometry()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self.fit()
         self.label.setGeometry(0, 0, self.width(), self.height())
+        self.fit()
 
 
 class SteadyLabel(QLabel):
