@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PySide6.QtCore import QObject, QThread, Signal
@@ -10,7 +11,11 @@ from so8t_engine.history.index import RunIndex
 from so8t_engine.training.interrupted import find_interrupted, find_live
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_gui.models.overlay import WANTED
+from so8t_gui.models.run_model import RunModel
 from so8t_gui.models.run_reader import ReadingStoppedError, read_run
+
+#: Runs of an overlay that are read at the same time.
+READERS = 2
 
 
 class FolderScan(QThread):
@@ -106,15 +111,21 @@ class RunsLoader(QThread):
     def run(self) -> None:
         """The thread's work."""
         found = []
-        for folder in self._folders:
-            try:
-                model, _offset = read_run(
-                    RunDirectory(folder).events, stopped=self.isInterruptionRequested, only=WANTED
-                )
-            except ReadingStoppedError:
-                return
-            except OSError as error:
-                self.failed.emit(folder, error.strerror or str(error))
-                continue
-            found.append((folder, model))
+        # Most of a reading is done without the interpreter's lock.
+        with ThreadPoolExecutor(READERS, "overlay") as readers:
+            waiting = [(folder, readers.submit(self._read, folder)) for folder in self._folders]
+            for folder, future in waiting:
+                try:
+                    found.append((folder, future.result()))
+                except ReadingStoppedError:
+                    return
+                except OSError as error:
+                    self.failed.emit(folder, error.strerror or str(error))
         self.loaded.emit(found)
+
+    def _read(self, folder: Path) -> RunModel:
+        if self.isInterruptionRequested():
+            raise ReadingStoppedError
+        stopped = self.isInterruptionRequested
+        model, _offset = read_run(RunDirectory(folder).events, stopped=stopped, only=WANTED)
+        return model

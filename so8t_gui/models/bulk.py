@@ -121,18 +121,22 @@ class _Digestion:
             model.marks.add(Kind.NAN, float(rows["step"][row]), float(elapsed[row]))
         for seconds in rows["step_s"][-50:]:
             model.clock.on_step(float(seconds))
-        model.last_step = _PLACE.model_copy(update={"step": int(rows["step"][-1]), "of": int(rows["of"][-1])})
+        of = int(rows["of"][-1]) if "of" in rows else 0
+        model.last_step = _PLACE.model_copy(update={"step": int(rows["step"][-1]), "of": of})
         model.progress = None
 
     def _take_gate(self, rows: Columns, elapsed: Array) -> None:
         model = self._model
-        changes = np.flatnonzero(np.diff(rows[PHASE], prepend=-1))
-        for row in changes:
-            name = self._blocks.phases[int(rows[PHASE][row])]
-            model.marks.enter(name, float(rows["step"][row]), float(elapsed[row]))
-        distance = np.abs(rows["alpha"] - rows["final_target"])
-        columns = {name: rows[name] for name in ("step", "alpha", "target", "g")}
-        model.gate.extend(columns | {"elapsed": elapsed, "distance": distance}, copy=False)
+        # Who overlays many runs has read only what is drawn of each.
+        if PHASE in rows:
+            for row in np.flatnonzero(np.diff(rows[PHASE], prepend=-1)):
+                name = self._blocks.phases[int(rows[PHASE][row])]
+                model.marks.enter(name, float(rows["step"][row]), float(elapsed[row]))
+        columns: Columns = {n: rows[n] for n in ("step", "alpha", "target", "g") if n in rows}
+        columns["elapsed"] = elapsed
+        if "final_target" in rows:
+            columns["distance"] = np.abs(rows["alpha"] - rows["final_target"])
+        model.gate.extend(columns, copy=False)
 
     def _take_memory(self, rows: Columns, elapsed: Array) -> None:
         model = self._model

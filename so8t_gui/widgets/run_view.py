@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
@@ -24,18 +24,22 @@ from PySide6.QtWidgets import (
 )
 
 from so8t_engine.i18n import _
-from so8t_gui.charts.evaluation_panel import EvaluationPanel
 from so8t_gui.charts.gate_panel import GatePanel
 from so8t_gui.charts.memory_panel import MemoryPanel
 from so8t_gui.charts.overview import OverviewBoard
-from so8t_gui.charts.rotation_panel import RotationPanel
-from so8t_gui.charts.samples_panel import SamplesPanel
-from so8t_gui.charts.threshold_panel import ThresholdPanel
 from so8t_gui.models.names import FACTS, fact_value, shown
 from so8t_gui.models.run_model import RunModel
 from so8t_gui.preferences import Preferences
 from so8t_gui.widgets.log_pane import LogPane
-from so8t_gui.widgets.report_view import ReportView
+
+# Each is imported when its tab is first looked at.
+if TYPE_CHECKING:
+    from so8t_gui.charts.evaluation_panel import EvaluationPanel
+    from so8t_gui.charts.rotation_panel import RotationPanel
+    from so8t_gui.charts.samples_panel import SamplesPanel
+    from so8t_gui.charts.threshold_panel import ThresholdPanel
+    from so8t_gui.widgets.report_view import ReportView
+
 
 REDRAW_MS = 50
 #: Of the window's time that drawing may take: after a costly redrawing it rests the longer.
@@ -128,6 +132,8 @@ class RunView(QWidget):
     @cached_property
     def rotations(self) -> RotationPanel:
         """R_safe, R_cmd and M."""
+        from so8t_gui.charts.rotation_panel import RotationPanel
+
         panel = RotationPanel()
         layout = self._so8t.layout()
         assert isinstance(layout, QHBoxLayout)
@@ -137,6 +143,8 @@ class RunView(QWidget):
     @cached_property
     def evaluation(self) -> EvaluationPanel:
         """What was measured on held-out rows."""
+        from so8t_gui.charts.evaluation_panel import EvaluationPanel
+
         panel = EvaluationPanel()
         layout = self._evaluation.layout()
         assert layout is not None
@@ -155,6 +163,8 @@ class RunView(QWidget):
     @cached_property
     def report(self) -> ReportView:
         """What ``so8t evaluate`` wrote about the run."""
+        from so8t_gui.widgets.report_view import ReportView
+
         view = ReportView()
         layout = self._report.layout()
         assert layout is not None
@@ -169,6 +179,8 @@ class RunView(QWidget):
     @cached_property
     def samples(self) -> SamplesPanel:
         """What the model wrote during training."""
+        from so8t_gui.charts.samples_panel import SamplesPanel
+
         panel = SamplesPanel()
         layout = self._samples.layout()
         assert layout is not None
@@ -178,6 +190,8 @@ class RunView(QWidget):
     @cached_property
     def thresholds(self) -> ThresholdPanel:
         """What thresholds of the decision rule would have done."""
+        from so8t_gui.charts.threshold_panel import ThresholdPanel
+
         panel = ThresholdPanel()
         layout = self._thresholds.layout()
         assert layout is not None
