@@ -366,6 +366,7 @@ class MainWindow(PagedWindow):
             return self.attach(path)
         self.show_page("history")
         self.history_page.open_run(path)
+        self.pages.give_way()
         return True
 
     def look_for_runs(self) -> None:
