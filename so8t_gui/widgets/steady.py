@@ -7,6 +7,7 @@ not: with nine of them, at twenty readings a second, that was a tenth of a proce
 from __future__ import annotations
 
 import re
+import time
 
 from PySide6.QtCore import QSize
 from PySide6.QtGui import QResizeEvent
@@ -15,6 +16,8 @@ from PySide6.QtWidgets import QLabel, QWidget
 _DIGIT = re.compile(r"\d")
 #: A steady label gives room back when it needs less than this part of it.
 SHRINKS_AT = 0.6
+#: Figures that are a line longer now and then do not make everything below them jump.
+SHRINKS_AFTER_S = 10.0
 
 
 class SteadyBox(QWidget):
@@ -27,7 +30,8 @@ class SteadyBox(QWidget):
         super().__init__(parent)
         self.label = label
         self._known: tuple[int, str] | None = None
-        self._asked = -1
+        self._asked = self._wide = -1
+        self._needed = 0.0
         label.setParent(self)
         policy = label.sizePolicy()
         policy.setHeightForWidth(True)
@@ -46,7 +50,7 @@ class SteadyBox(QWidget):
         return self.label.heightForWidth(width)
 
     def fit(self) -> None:
-        """The label's text is another: ask for another height if it needs one."""
+        """The label's text is another: ask for another height if it needs one, for less after a while."""
         width = self.width()
         if not self.fits or width <= 0:
             return
@@ -55,9 +59,11 @@ class SteadyBox(QWidget):
         if known == self._known:
             return
         self._known = known
-        height = self.label.heightForWidth(width)
-        if height != self._asked:
-            self._asked = height
+        height, now = self.label.heightForWidth(width), time.monotonic()
+        if height == self._asked or width != self._wide:
+            self._needed = now
+        if width != self._wide or height > self._asked or now - self._needed > SHRINKS_AFTER_S:
+            self._wide, self._asked, self._needed = width, height, now
             self.updateGeometry()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
