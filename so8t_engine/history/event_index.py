@@ -12,9 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,13 +21,12 @@ import numpy as np
 from so8t_engine.history import column_file
 from so8t_engine.history.event_blocks import PHASE, Array, Columns, EventBlocks
 from so8t_engine.history.event_indexer import ENDING, SEGMENT_BYTES, index_folder
+from so8t_engine.read_ahead import read_ahead
 
 log = logging.getLogger(__name__)
 
 VERSION = 2
 PROOF_BYTES = 16_384
-#: Stretches that are read at the same time, and how many lie ready at most.
-READERS, AHEAD = 2, 6
 Wanted = Mapping[str, Collection[str]]
 
 
@@ -133,26 +130,13 @@ def load(events: Path, only: Wanted | None = None) -> EventBlocks | None:
     found = EventBlocks()
     try:
         with events.open("rb") as file:
-            for head, blocks in _stretches(sorted(index_folder(events).glob(f"*{ENDING}")), only):
+            stretches = sorted(index_folder(events).glob(f"*{ENDING}"))
+            for head, blocks in read_ahead(lambda path: read_blocks(path, only), stretches):
                 if not _append(found, head, blocks, file):
                     break
     except (OSError, ValueError) as error:
         log.info("%s: its index ends at %d: %s", events, found.offset, error)
     return found if found.offset else None
-
-
-def _stretches(paths: Iterable[Path], only: Wanted | None) -> Iterator[tuple[column_file.Head, EventBlocks]]:
-    """What the stretches hold, in order; the next ones are read meanwhile."""
-    rest = iter(paths)
-    with ThreadPoolExecutor(READERS, "event-index") as readers:
-        waiting = [readers.submit(read_blocks, path, only) for path in islice(rest, AHEAD)]
-        try:
-            while waiting:
-                yield waiting.pop(0).result()
-                waiting += [readers.submit(read_blocks, path, only) for path in islice(rest, 1)]
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _append(found: EventBlocks, head: column_file.Head, blocks: EventBlocks, file: BinaryIO) -> bool:
