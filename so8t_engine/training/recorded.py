@@ -39,6 +39,17 @@ SETTLING = 2
 Key = tuple[int, int, bool, bool]
 
 
+def _clear_workspaces() -> None:
+    """Give back what cuBLAS holds for each stream and thread; it is made again with the next product.
+
+    Only while nothing runs and no recording exists: a recording's kernels write into the workspaces that were
+    there when it was made.
+    """
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if clear is not None:
+        clear()
+
+
 def padded_length(length: int, longest: int) -> int:
     """A length not below ``length`` that comes round: at most a quarter longer, in steps of 16 or more."""
     step = 16
@@ -181,6 +192,7 @@ class RecordedPasses:
         self._recordings.clear()
         self._pool = None
         gc.collect()
+        _clear_workspaces()
         torch.cuda.empty_cache()
 
     # -- inside ------------------------------------------------------------------------------------
@@ -255,6 +267,10 @@ class RecordedPasses:
             # Autograd's nodes of an earlier pass would bind this one to their stream; and what ordinary
             # passes left cached cannot be used by a recording, whose memory is its own.
             gc.collect()
+            if not self._recordings:
+                # Nor the products' workspaces of other streams, while none is part of a recording.
+                torch.cuda.synchronize()
+                _clear_workspaces()
             torch.cuda.empty_cache()
             head = self._model.causal_lm.lm_head.weight
             lean.angles_for(length, head.new_empty(()))
@@ -287,4 +303,5 @@ class RecordedPasses:
         self._recordings.clear()
         self._pool = None
         gc.collect()
+        _clear_workspaces()
         torch.cuda.empty_cache()

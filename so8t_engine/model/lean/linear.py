@@ -8,7 +8,7 @@ in the order that never forms an (O, I) matrix: y = W x + s B (A x), rank r.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +34,7 @@ class LoraLinear:
         a_rI, b_Or: LoRA's matrices; None without LoRA.
         scale: LoRA's output is multiplied by it.
         dropout: probability on LoRA's input while training.
+        whole_OI: a quantised weight that stays dequantised; None is dequantised for the moment of use.
     """
 
     base: Any
@@ -41,6 +42,7 @@ class LoraLinear:
     b_Or: nn.Parameter | None = None
     scale: float = 1.0
     dropout: float = 0.0
+    whole_OI: Tensor | None = None
 
     @classmethod
     def of(cls, module: Any) -> LoraLinear:  # noqa: ANN401  (peft and bitsandbytes have no types)
@@ -59,10 +61,19 @@ class LoraLinear:
         """A and B, or nothing."""
         return () if self.a_rI is None or self.b_Or is None else (self.a_rI, self.b_Or)
 
+    @property
+    def quantised(self) -> bool:
+        """Whether the weight is stored as codes."""
+        import bitsandbytes as bnb
+
+        return isinstance(self.base, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt)
+
     def weight(self, dtype: torch.dtype) -> Tensor:
         """W of shape (O, I) in ``dtype``: the layer's own tensor, or for a quantised layer a new one."""
         import bitsandbytes as bnb
 
+        if self.whole_OI is not None and self.whole_OI.dtype == dtype:
+            return self.whole_OI
         if isinstance(self.base, bnb.nn.Linear4bit):
             stored = self.base.weight
             return dequantise_4bit(stored.data, stored.quant_state, dtype)
@@ -72,6 +83,11 @@ class LoraLinear:
             return dequantise_rows(self.base.weight.data, scales_O, dtype)
         plain_OI: Tensor = self.base.weight
         return plain_OI.detach().to(dtype)
+
+    def keeping(self, dtype: torch.dtype | None) -> LoraLinear:
+        """This layer with its quantised weight dequantised for good; None takes that back."""
+        plain = replace(self, whole_OI=None)
+        return plain if dtype is None or not self.quantised else replace(plain, whole_OI=plain.weight(dtype))
 
     def prepare(self, dtype: torch.dtype, tokens: int, seed: Seed | None) -> Weight:
         """The weight as `forward` and `backward` of so many tokens take it.
