@@ -47,12 +47,24 @@ def with_kept(config: Config, layers: int, weights: int, length: int | None = No
     return config.model_copy(update=changes)
 
 
-def most(fits: Callable[[int], bool], least: int, limit: int) -> int:
-    """The largest number from ``least`` to ``limit`` that fits, where each smaller one does, too."""
-    low, high = least, limit + 1
+def most(size: Callable[[int], int], budget: int, least: int, limit: int) -> int:
+    """The largest number from ``least`` to ``limit`` whose size is within ``budget``.
+
+    Sizes grow with the number, nearly in proportion, so that the second guess is usually right. ``least`` is
+    taken to fit.
+    """
+    if limit <= least or (top := size(limit)) <= budget:
+        return max(limit, least)
+    low, high, bottom, guesses = least, limit, size(least), 0
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        share = (budget - bottom) / (top - bottom) if top > bottom and guesses < 4 else 0.5
+        middle = min(max(low + int(share * (high - low)), low + 1), high - 1)
+        guesses += 1
+        found = size(middle)
+        if found <= budget:
+            low, bottom = middle, found
+        else:
+            high, top = middle, found
     return low
 
 
@@ -85,14 +97,14 @@ def choose_spare(
     if not config.memory.use_spare or not runs_lean(config, geometry) or high(layers, weights) > budget:
         return Spare(layers, weights, high(layers, weights), budget)
     if config.training.gradient_checkpointing:
-        layers = most(lambda number: high(number, weights) <= budget, layers, count)
+        layers = most(lambda number: high(number, weights), budget, layers, count)
     if config.model.quantization != "none" and not cpu:
-        weights = most(lambda number: high(layers, number) <= budget, weights, count)
+        weights = most(lambda number: high(layers, number), budget, weights, count)
     shorter: list[tuple[int, int]] = []
     if config.training.gradient_checkpointing and not config.training.packing:
 
         def kept_at(length: int, least: int) -> int:
-            return most(lambda number: high(number, weights, length) <= budget, least, count)
+            return most(lambda number: high(number, weights, length), budget, least, count)
 
         kept = layers
         # From long to short: a shorter pass keeps no fewer layers.

@@ -61,6 +61,8 @@ class _Digestion:
                 model.digest([rare[border][1]])
             index = border + 1
         self._newest()
+        for table in (model.steps, model.gate, model.memory):
+            table.prepare()
         model.revision += 1
 
     def _rewind(self, end: int) -> None:
@@ -112,7 +114,9 @@ class _Digestion:
         terms = {
             TERM + name.removeprefix(TERMS): values for name, values in rows.items() if name.startswith(TERMS)
         }
-        model.steps.extend({"step": rows["step"], "elapsed": elapsed, **{n: rows[n] for n in names}, **terms})
+        # Steps are looked up again, see `_take_memory`, and a rewind would write into them.
+        places = {"step": rows["step"].copy(), "elapsed": elapsed}
+        model.steps.extend(places | {name: rows[name] for name in names} | terms, copy=False)
         for row in np.flatnonzero(~np.isfinite(rows["loss"])):
             model.marks.add(Kind.NAN, float(rows["step"][row]), float(elapsed[row]))
         for seconds in rows["step_s"][-50:]:
@@ -128,7 +132,7 @@ class _Digestion:
             model.marks.enter(name, float(rows["step"][row]), float(elapsed[row]))
         distance = np.abs(rows["alpha"] - rows["final_target"])
         columns = {name: rows[name] for name in ("step", "alpha", "target", "g")}
-        model.gate.extend(columns | {"elapsed": elapsed, "distance": distance})
+        model.gate.extend(columns | {"elapsed": elapsed, "distance": distance}, copy=False)
 
     def _take_memory(self, rows: Columns, elapsed: Array) -> None:
         model = self._model
@@ -152,7 +156,7 @@ class _Digestion:
             fact = model.facts.get(name)
             known = isinstance(fact, int | float)
             table[name] = np.full(len(step), fact / GIB if known and fact is not None else np.nan)
-        model.memory.extend({"step": step, "elapsed": elapsed, **table})
+        model.memory.extend({"step": step, "elapsed": elapsed, **table}, copy=False)
 
     def _newest(self) -> None:
         """The newest events themselves, which words and figures are made from."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -37,17 +38,24 @@ from so8t_gui.widgets.log_pane import LogPane
 from so8t_gui.widgets.report_view import ReportView
 
 REDRAW_MS = 50
+#: Of the window's time that drawing may take: after a costly redrawing it rests the longer.
+SHARE = 0.2
+MOST_MS = 1000
 #: Between two pieces of one redrawing: the window hears keys and the pointer there.
 PIECE_MS = 4
 
 
 class RunView(QWidget):
-    """Draws a `RunModel` at most twenty times a second, only what is visible, only when it changed."""
+    """Draws a `RunModel` at most twenty times a second, only what is visible, only when it changed.
+
+    Where a redrawing takes long, on a slow computer or a large screen, it comes less often.
+    """
 
     def __init__(self, preferences: Preferences | None = None, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._waiting: deque[Callable[[], None]] = deque()
         self._once_more = False
+        self._rest_ms, self._began = REDRAW_MS, 0.0
         self.model = RunModel()
         self.folder: Path | None = None
         self.redraws = 0
@@ -188,7 +196,7 @@ class RunView(QWidget):
             # Pieces of this redrawing may be drawn already without what has come now.
             self._once_more = True
         elif not self._timer.isActive() and self.isVisible():
-            self._timer.start(REDRAW_MS)
+            self._timer.start(self._rest_ms)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -211,13 +219,18 @@ class RunView(QWidget):
             return
         if not self._waiting:
             self.redraws += 1
+            self._began = time.thread_time()
             self._waiting.extend(self._parts())
         self._waiting.popleft()()
         if self._waiting:
             self._timer.start(PIECE_MS)
-        elif self._once_more:
+            return
+        # With what was painted between the pieces.
+        spent_ms = (time.thread_time() - self._began) * 1e3
+        self._rest_ms = round(min(MOST_MS, max(REDRAW_MS, spent_ms * (1 / SHARE - 1))))
+        if self._once_more:
             self._once_more = False
-            self._timer.start(REDRAW_MS)
+            self._timer.start(self._rest_ms)
 
     def _parts(self) -> Iterator[Callable[[], None]]:
         index = self.tabs.currentIndex()
