@@ -253,8 +253,8 @@ def _measured_notes(measured: ProbeResult) -> tuple[str, ...]:
 def spare_sentence(spare: Spare, layers: int) -> str:
     """What was chosen, for a person."""
     return _(
-        "Chosen for the memory that is left: %(layers)d of %(all)d layers keep their activations, and "
-        "weights of %(weights)d stay dequantised."
+        "%(layers)d of %(all)d layers keep their activations, and weights of %(weights)d stay dequantised "
+        "(chosen automatically for the memory that is left)."
     ) % {"layers": spare.layers, "weights": spare.weights, "all": layers}
 
 

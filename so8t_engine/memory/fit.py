@@ -217,10 +217,15 @@ def suggestions(config: Config) -> list[Suggestion]:
     Raises:
         ModelError: as `estimate` does.
     """
-    config = _without_spare(config)
     before = estimate(config)
     if before.fits:
         return []
+    if config.memory.use_spare:
+        # Only a probe can have found that too much was kept.
+        change = ({"memory.use_spare": False}, _("Spare memory is left alone: somewhat slower."))
+        if (made := _suggestion(config, before, [change])) is not None:
+            return [made]
+        config = _without_spare(config)
     found: list[Suggestion] = []
     for options in _candidates(config):
         for changes, text in options:

@@ -257,6 +257,7 @@ class RecordedPasses:
         drawn = generator.get_state()
         try:
             if not self._warm:
+                self._give_back_cached()
                 # Kernels are compiled and libraries choose theirs outside the recording.
                 self._stream.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(self._stream):
@@ -264,14 +265,8 @@ class RecordedPasses:
                 torch.cuda.synchronize()
                 assert self._model.gradients is not None
                 self._model.gradients.zero()
-            # Autograd's nodes of an earlier pass would bind this one to their stream; and what ordinary
-            # passes left cached cannot be used by a recording, whose memory is its own.
-            gc.collect()
-            if not self._recordings:
-                # Nor the products' workspaces of other streams, while none is part of a recording.
-                torch.cuda.synchronize()
-                _clear_workspaces()
-            torch.cuda.empty_cache()
+            # Autograd's nodes of an earlier pass would bind this one to their stream.
+            self._give_back_cached()
             head = self._model.causal_lm.lm_head.weight
             lean.angles_for(length, head.new_empty(()))
             hosts = lean.reserve_host(rows * max(length, self._longest) * head.shape[1], head.dtype)
@@ -293,6 +288,15 @@ class RecordedPasses:
         log.info("recorded: %d rows of %d tokens", rows, length)
         self._recordings[key] = _Recording(graph, inputs, names, values, [lean.angles, hosts])
         return self._recordings[key]
+
+    def _give_back_cached(self) -> None:
+        """What ordinary passes left cached: another stream, and a recording's own memory, cannot use it."""
+        gc.collect()
+        torch.cuda.synchronize()
+        if not self._recordings:
+            # Nor the products' workspaces of other streams, while none is part of a recording.
+            _clear_workspaces()
+        torch.cuda.empty_cache()
 
     def _give_up(self, generator: torch.Generator, drawn: Tensor) -> None:
         """Run passes as usual from now on; a recording that broke off leaves the generator in its midst."""

@@ -38,6 +38,8 @@ def worker(options: argparse.Namespace) -> int:
     from so8t_engine.memory.allocator import prefer_expandable_segments
 
     prefer_expandable_segments()
+    import torch
+
     from so8t_engine.benchmark.train import Job, prepare_steps, run_steps
     from so8t_engine.training.limit import cap_allocator
 
@@ -47,6 +49,7 @@ def worker(options: argparse.Namespace) -> int:
         "so8t", "phi35", "nf4", options.length[0], steps=options.steps, warm=4, settings=settings,
         cap_gib=LIMIT_GIB,
     )  # fmt: skip
+    torch.manual_seed(0)  # the same base in each process: losses can be compared
     prepared = prepare_steps(job)
     cap_allocator(LIMIT_GIB)
     found = run_steps(job, prepared) | {"kind": options.worker, "recorded": options.recorded}

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from so8t_engine.model.lean.dropout import Seed, keep_in_place, kept
 from so8t_engine.model.lean.ops import dequantise_4bit, dequantise_rows
 
+#: s A x of the linears of one function, in their order; small beside everything else that is kept.
+Lows = list[Tensor | None]
+
 
 class Weight(NamedTuple):
     """W of shape (O, I), or W + s B A where ``merged``: then LoRA's part of the output is in it."""
@@ -106,14 +109,25 @@ class LoraLinear:
         a_rI, b_Or = self.a_rI.detach().to(dtype), self.b_Or.detach().to(dtype)
         return Weight(torch.addmm(plain_OI.detach(), b_Or, a_rI, alpha=self.scale), merged=True)
 
-    def forward(self, input_tI: Tensor, weight: Weight, seed: Seed | None) -> Tensor:
-        """y of shape (t, O). ``seed`` fixes the dropout; None is evaluation."""
+    def forward(
+        self, input_tI: Tensor, weight: Weight, seed: Seed | None, lows: Lows | None = None
+    ) -> Tensor:
+        """y of shape (t, O).
+
+        Args:
+            seed: fixes the dropout; None is evaluation.
+            lows: is given s A x, (t, r), or None where it is not computed; `backward` can use it again.
+        """
         weight_OI = weight.matrix_OI
         bias = None if self.base.bias is None else self.base.bias.to(input_tI.dtype)
         if self.a_rI is None or self.b_Or is None or weight.merged:
+            if lows is not None:
+                lows.append(None)
             return input_tI @ weight_OI.T if bias is None else torch.addmm(bias, input_tI, weight_OI.T)
         kept_tI, scale = self._dropped(input_tI, seed)
         low_tr = (kept_tI @ self.a_rI.detach().to(input_tI.dtype).T).mul_(scale)
+        if lows is not None:
+            lows.append(low_tr)
         del kept_tI
         b_rO = self.b_Or.detach().to(input_tI.dtype).T
         # LoRA's share first: the large product then adds to it where it writes anyway, which costs one pass
@@ -122,14 +136,26 @@ class LoraLinear:
         return out_tO.addmm_(input_tI, weight_OI.T)
 
     def backward(
-        self, grad_tO: Tensor, input_tI: Tensor, weight: Weight, seed: Seed | None, want_input: bool = True
+        self,
+        grad_tO: Tensor,
+        input_tI: Tensor,
+        weight: Weight,
+        seed: Seed | None,
+        low_tr: Tensor | None = None,
+        *,
+        want_input: bool = True,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """``(d input (t, I), d A (r, I), d B (O, r))`` of `forward` with the same arguments."""
+        """``(d input (t, I), d A (r, I), d B (O, r))`` of `forward` with the same arguments.
+
+        Args:
+            low_tr: what `forward` gave to ``lows``; None is computed again.
+        """
         if self.a_rI is None or self.b_Or is None:
             return grad_tO @ weight.matrix_OI if want_input else None, None, None
         a_rI, b_Or = self.a_rI.detach().to(input_tI.dtype), self.b_Or.detach().to(input_tI.dtype)
         kept_tI, scale = self._dropped(input_tI, seed)
-        low_tr = (kept_tI @ a_rI.T).mul_(scale)
+        if low_tr is None:
+            low_tr = (kept_tI @ a_rI.T).mul_(scale)
         grad_b_Or = grad_tO.T @ low_tr
         grad_low_tr = (grad_tO @ b_Or).mul_(scale)
         grad_a_rI = grad_low_tr.T @ kept_tI

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from so8t_engine.benchmark.random_base import SHAPES
 from so8t_engine.config import Config
+from so8t_engine.memory import budget
 from so8t_engine.memory.budget import GIB, estimate, runs_on_cpu, spare_for
 from so8t_engine.memory.calibration import Calibration
 from so8t_engine.memory.fit import longest_sequence, suggestions, with_changes
-from so8t_engine.memory.geometry import geometry_from_config
-from so8t_engine.memory.machine import Machine
+from so8t_engine.memory.geometry import geometry_from_config, model_geometry
+from so8t_engine.memory.machine import Machine, this_machine
+from so8t_engine.memory.measured import PhasePeak, ProbeResult, memory_digest
 from so8t_engine.memory.needed import needed
 from so8t_engine.memory.spare import Spare, choose_spare, most, with_kept
 
@@ -140,6 +143,18 @@ def test_what_fits_and_what_would_help_do_not_depend_on_it() -> None:
     assert not estimate(config).fits
     assert longest_sequence(config) == longest_sequence(without)
     assert suggestions(config) == suggestions(without)
+
+
+def test_spare_memory_is_left_alone_first_where_a_probe_found_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = with_changes(Config(), ON_CARD | {"data.max_length": 512, "memory.limit_gib": 7.2})
+    peak = PhasePeak(reserved=8 * GIB)
+    result = ProbeResult("a card", {"step": peak}, 0, 512, True, 0.5, "2026-01-02T03:04:05+00:00")
+    own = memory_digest(config, model_geometry(PHI), this_machine().card)
+    monkeypatch.setattr(budget, "find", lambda digest: result if digest == own else None)
+    assert not estimate(config).fits
+    assert [one.changes for one in suggestions(config)] == [{"memory.use_spare": False}]
 
 
 def test_kept_weights_are_given_up_where_they_do_not_fit() -> None:
