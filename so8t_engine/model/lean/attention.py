@@ -1,6 +1,7 @@
 """The attention half of a decoder layer, h + Wo · attention(norm(h)), as autograd functions that keep little.
 
-Kept for the backward pass: h, rotated queries, keys, values, the attention's output and its log-sums.
+Kept for the backward pass: h, rotated queries, keys, values, the attention's output and its log-sums, and
+LoRA's s A x.
 """
 
 # ruff: noqa: N815  (fields of the dataclasses are tensors and carry their shapes)
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from so8t_engine.model.lean.dropout import Seed, fork
-from so8t_engine.model.lean.linear import LoraLinear
+from so8t_engine.model.lean.linear import LoraLinear, Lows
 from so8t_engine.model.lean.ops import rms_norm, rms_norm_gradient, rotary
 from so8t_engine.model.packed import PackedRows, attend
 
@@ -84,9 +85,10 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input_NTI: Tensor, linear: LoraLinear, seed: Seed | None, *_lora: Tensor) -> Tensor:  # noqa: ANN401
         flat_tI = input_NTI.reshape(-1, input_NTI.shape[-1])
-        out_tO = linear.forward(flat_tI, linear.prepare(flat_tI.dtype, len(flat_tI), seed), seed)
+        lows: Lows = []
+        out_tO = linear.forward(flat_tI, linear.prepare(flat_tI.dtype, len(flat_tI), seed), seed, lows)
         ctx.save_for_backward(input_NTI)
-        ctx.linear, ctx.seed = linear, seed
+        ctx.linear, ctx.seed, ctx.lows = linear, seed, lows
         return out_tO.view(*input_NTI.shape[:-1], -1)
 
     @staticmethod
@@ -95,7 +97,7 @@ class _Linear(torch.autograd.Function):
         linear: LoraLinear = ctx.linear
         flat_tI, grad_tO = input_NTI.flatten(0, 1), grads[0].reshape(-1, grads[0].shape[-1])
         weight = linear.prepare(flat_tI.dtype, len(flat_tI), ctx.seed)
-        grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, weight, ctx.seed)
+        grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, weight, ctx.seed, ctx.lows[0])
         assert grad_tI is not None
         return (grad_tI.view(input_NTI.shape), None, None, *_in(linear, grad_lora))
 
@@ -124,9 +126,10 @@ class _Projections(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         count, tokens, size = hidden_NTH.shape
         normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
+        lows: Lows = []
         outs = [
             linear.forward(
-                normed_tH, linear.prepare(normed_tH.dtype, len(normed_tH), seed), fork(seed, number)
+                normed_tH, linear.prepare(normed_tH.dtype, len(normed_tH), seed), fork(seed, number), lows
             ).view(count, tokens, -1)
             for number, linear in enumerate(block.projections)
         ]
@@ -135,7 +138,7 @@ class _Projections(torch.autograd.Function):
         for part in parts[:2]:
             rotary(part.view(count, tokens, -1, block.size), part, cos_NTR, sin_NTR)
         ctx.save_for_backward(hidden_NTH, cos_NTR, sin_NTR)
-        ctx.block, ctx.seed = block, seed
+        ctx.block, ctx.seed, ctx.lows = block, seed, lows
         query, key, value = (part.view(count, tokens, -1, block.size).transpose(1, 2) for part in parts)
         return query, key, value
 
@@ -162,8 +165,9 @@ class _Projections(torch.autograd.Function):
             grad_tF = grads_NTF[number].view(count * tokens, -1)
             weight = linear.prepare(normed_tH.dtype, len(normed_tH), ctx.seed)
             found, *pair = linear.backward(
-                grad_tF, normed_tH, weight, fork(ctx.seed, number), want_input=ctx.needs_input_grad[0]
-            )
+                grad_tF, normed_tH, weight, fork(ctx.seed, number), ctx.lows[number],
+                want_input=ctx.needs_input_grad[0],
+            )  # fmt: skip
             del weight
             if found is not None:
                 grad_normed_tH = found if grad_normed_tH is None else grad_normed_tH.add_(found)

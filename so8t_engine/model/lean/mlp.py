@@ -1,7 +1,7 @@
 """The MLP half of a decoder layer, h + Wd (up · act(gate)) of norm(h), tile by tile over the tokens.
 
-Kept for the backward pass: h, and with ``keep`` the outputs of gate and up. Without, they are computed again
-tile by tile; the product with Wd is never computed a second time, since no gradient needs it.
+Kept for the backward pass: h, and with ``keep`` the outputs of gate and up and LoRA's s A x. Without, these
+are computed again tile by tile; the product with Wd is never computed a second time: no gradient needs it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from so8t_engine.model.lean.attention import Norm
 from so8t_engine.model.lean.dropout import Seed, fork
-from so8t_engine.model.lean.linear import LoraLinear, Weight
+from so8t_engine.model.lean.linear import LoraLinear, Lows, Weight
 from so8t_engine.model.lean.ops import (
     Activation,
     gated_activation,
@@ -68,10 +68,12 @@ class GatedMLP:
         )
         return out_NTH
 
-    def expanded(self, normed_tH: Tensor, weights: list[Weight], seed: Seed | None) -> list[Tensor]:
+    def expanded(
+        self, normed_tH: Tensor, weights: list[Weight], seed: Seed | None, lows: Lows
+    ) -> list[Tensor]:
         """Outputs of gate and up, each (t, I), or of both in one row, (t, 2 I)."""
         return [
-            linear.forward(normed_tH, weight, fork(seed, number))
+            linear.forward(normed_tH, weight, fork(seed, number), lows)
             for number, (linear, weight) in enumerate(zip(self.expand, weights, strict=False))
         ]
 
@@ -101,17 +103,18 @@ class _MLP(torch.autograd.Function):
         hidden_tH = hidden_NTH.view(-1, size)
         weights = [linear.prepare(hidden_tH.dtype, len(hidden_tH), seed) for linear in mlp.linears]
         out_tH = torch.empty_like(hidden_tH)
-        kept: list[list[Tensor]] = []
+        kept: list[tuple[list[Tensor], Lows]] = []
         for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
             own, part_tH = fork(seed, 16 * number), hidden_tH[start : start + mlp.tile]
             normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
-            outs = mlp.expanded(normed_tH, weights, own)
+            lows: Lows = []
+            outs = mlp.expanded(normed_tH, weights, own, lows)
             del normed_tH
             active_tI = gated_activation(*_halves(outs), mlp.activation)
             if keep:
-                kept.append(outs)
+                kept.append((outs, lows))
             del outs
-            result_tH = mlp.contract.forward(active_tI, weights[-1], fork(own, 2))
+            result_tH = mlp.contract.forward(active_tI, weights[-1], fork(own, 2), lows)
             del active_tI
             if residual:
                 torch.add(result_tH, part_tH, out=out_tH[start : start + mlp.tile])
@@ -136,11 +139,17 @@ class _MLP(torch.autograd.Function):
             own, place = fork(ctx.seed, 16 * number), slice(start, start + mlp.tile)
             part_tH, part_grad_tH = hidden_tH[place], grad_tH[place]
             normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
-            outs = kept[number] if kept else mlp.expanded(normed_tH, weights, own)
             if kept:
-                kept[number] = []
+                outs, lows = kept[number]
+                kept[number] = [], []
+            else:
+                lows = []
+                outs = mlp.expanded(normed_tH, weights, own, lows)
+                lows.append(None)
             active_tI = gated_activation(*_halves(outs), mlp.activation)
-            grad_tI, *pair = mlp.contract.backward(part_grad_tH, active_tI, weights[-1], fork(own, 2))
+            grad_tI, *pair = mlp.contract.backward(
+                part_grad_tH, active_tI, weights[-1], fork(own, 2), lows[-1]
+            )
             _add(sums[-1], pair)
             del active_tI
             assert grad_tI is not None
@@ -149,7 +158,9 @@ class _MLP(torch.autograd.Function):
             del grad_tI
             grad_normed_tH: Tensor | None = None
             for index, linear in enumerate(mlp.expand):
-                found, *pair = linear.backward(outs[index], normed_tH, weights[index], fork(own, index))
+                found, *pair = linear.backward(
+                    outs[index], normed_tH, weights[index], fork(own, index), lows[index]
+                )
                 _add(sums[index], pair)
                 assert found is not None
                 grad_normed_tH = found if grad_normed_tH is None else grad_normed_tH.add_(found)
