@@ -84,9 +84,10 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input_NTI: Tensor, linear: LoraLinear, seed: Seed | None, *_lora: Tensor) -> Tensor:  # noqa: ANN401
         flat_tI = input_NTI.reshape(-1, input_NTI.shape[-1])
-        out_tO = linear.forward(flat_tI, linear.prepare(flat_tI.dtype, len(flat_tI), seed), seed)
+        weight = linear.prepare(flat_tI.dtype, len(flat_tI), seed)
+        out_tO = linear.forward(flat_tI, weight, seed)
         ctx.save_for_backward(input_NTI)
-        ctx.linear, ctx.seed = linear, seed
+        ctx.linear, ctx.seed, ctx.weight = linear, seed, weight if weight.merged else None
         return out_tO.view(*input_NTI.shape[:-1], -1)
 
     @staticmethod
@@ -94,7 +95,8 @@ class _Linear(torch.autograd.Function):
         (input_NTI,) = ctx.saved_tensors
         linear: LoraLinear = ctx.linear
         flat_tI, grad_tO = input_NTI.flatten(0, 1), grads[0].reshape(-1, grads[0].shape[-1])
-        weight = linear.prepare(flat_tI.dtype, len(flat_tI), ctx.seed)
+        weight = ctx.weight or linear.prepare(flat_tI.dtype, len(flat_tI), ctx.seed)
+        ctx.weight = None
         grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, weight, ctx.seed)
         assert grad_tI is not None
         return (grad_tI.view(input_NTI.shape), None, None, *_in(linear, grad_lora))
@@ -110,7 +112,10 @@ def _in(linear: LoraLinear, grads: list[Tensor | None]) -> list[Tensor]:
 
 
 class _Projections(torch.autograd.Function):
-    """Norm, q/k/v and rotary embedding in one: keeps h alone, and the norm is computed again."""
+    """Norm, q/k/v and rotary embedding in one: keeps h alone, and the norm is computed again.
+
+    On the CPU the normed input stays, and the sums of weights and LoRA, which are no larger than activations.
+    """
 
     @staticmethod
     def forward(
@@ -124,11 +129,10 @@ class _Projections(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         count, tokens, size = hidden_NTH.shape
         normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
+        weights = [linear.prepare(normed_tH.dtype, len(normed_tH), seed) for linear in block.projections]
         outs = [
-            linear.forward(
-                normed_tH, linear.prepare(normed_tH.dtype, len(normed_tH), seed), fork(seed, number)
-            ).view(count, tokens, -1)
-            for number, linear in enumerate(block.projections)
+            linear.forward(normed_tH, weight, fork(seed, number)).view(count, tokens, -1)
+            for number, (linear, weight) in enumerate(zip(block.projections, weights, strict=True))
         ]
         queries, keys = block.heads * block.size, block.kv_heads * block.size
         parts = torch.split(outs[0], [queries, keys, keys], -1) if len(outs) == 1 else outs
@@ -136,6 +140,8 @@ class _Projections(torch.autograd.Function):
             rotary(part.view(count, tokens, -1, block.size), part, cos_NTR, sin_NTR)
         ctx.save_for_backward(hidden_NTH, cos_NTR, sin_NTR)
         ctx.block, ctx.seed = block, seed
+        ctx.normed_tH = None if normed_tH.is_cuda else normed_tH
+        ctx.weights = [weight if weight.merged else None for weight in weights]
         query, key, value = (part.view(count, tokens, -1, block.size).transpose(1, 2) for part in parts)
         return query, key, value
 
@@ -144,7 +150,10 @@ class _Projections(torch.autograd.Function):
         hidden_NTH, cos_NTR, sin_NTR = ctx.saved_tensors
         block: Attention = ctx.block
         count, tokens, size = hidden_NTH.shape
-        normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
+        normed_tH, merged = ctx.normed_tH, ctx.weights or [None] * len(block.projections)
+        ctx.normed_tH = ctx.weights = None
+        if normed_tH is None:
+            normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
         widths = [grad.shape[1] * block.size for grad in grads]
         grads_NTF = [grads[0].new_empty((count, tokens, sum(widths)))]
         parts = list(torch.split(grads_NTF[0], widths, -1))
@@ -160,7 +169,7 @@ class _Projections(torch.autograd.Function):
         lora: list[Tensor] = []
         for number, linear in enumerate(block.projections):
             grad_tF = grads_NTF[number].view(count * tokens, -1)
-            weight = linear.prepare(normed_tH.dtype, len(normed_tH), ctx.seed)
+            weight = merged[number] or linear.prepare(normed_tH.dtype, len(normed_tH), ctx.seed)
             found, *pair = linear.backward(
                 grad_tF, normed_tH, weight, fork(ctx.seed, number), want_input=ctx.needs_input_grad[0]
             )

@@ -17,6 +17,7 @@ from so8t_engine.model.lean.dropout import Seed, fork
 from so8t_engine.model.lean.linear import LoraLinear, Weight
 from so8t_engine.model.lean.ops import (
     Activation,
+    activation,
     gated_activation,
     gated_activation_gradient,
     rms_norm,
@@ -81,6 +82,10 @@ def _halves(outs: list[Tensor]) -> tuple[Tensor, Tensor]:
     return gate_tI, up_tI
 
 
+#: Of a tile: outputs of gate and up, and off a card act(gate) and the normed input besides.
+_Kept = tuple[list[Tensor], Tensor | None, Tensor | None]
+
+
 class _MLP(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -94,6 +99,7 @@ class _MLP(torch.autograd.Function):
         *_lora: Tensor,
     ) -> Tensor:
         ctx.mlp, ctx.seed, ctx.residual, ctx.kept = mlp, seed, residual, None
+        ctx.weights = None
         ctx.save_for_backward(hidden_NTH)
         if skip:
             return hidden_NTH.new_empty(()).expand(hidden_NTH.shape)
@@ -101,16 +107,18 @@ class _MLP(torch.autograd.Function):
         hidden_tH = hidden_NTH.view(-1, size)
         weights = [linear.prepare(hidden_tH.dtype, len(hidden_tH), seed) for linear in mlp.linears]
         out_tH = torch.empty_like(hidden_tH)
-        kept: list[list[Tensor]] = []
+        kept: list[_Kept] = []
         for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
             own, part_tH = fork(seed, 16 * number), hidden_tH[start : start + mlp.tile]
             normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
             outs = mlp.expanded(normed_tH, weights, own)
-            del normed_tH
-            active_tI = gated_activation(*_halves(outs), mlp.activation)
+            gate_tI, up_tI = _halves(outs)
+            gate_active_tI = activation(gate_tI, mlp.activation) if keep else None
+            active_tI = gated_activation(gate_tI, up_tI, mlp.activation, gate_active_tI)
             if keep:
-                kept.append(outs)
-            del outs
+                # Off a card memory is not what is short.
+                kept.append((outs, gate_active_tI, None if normed_tH.is_cuda else normed_tH))
+            del outs, normed_tH, gate_tI, up_tI, gate_active_tI
             result_tH = mlp.contract.forward(active_tI, weights[-1], fork(own, 2))
             del active_tI
             if residual:
@@ -120,33 +128,43 @@ class _MLP(torch.autograd.Function):
         if keep:
             # Only this function's backward pass reads them, once, and writes over them.
             ctx.kept = kept
+            ctx.weights = [weight if weight.merged else None for weight in weights]
         return out_tH.view(hidden_NTH.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         (hidden_NTH,) = ctx.saved_tensors
         mlp: GatedMLP = ctx.mlp
-        kept, ctx.kept = ctx.kept, None
+        kept: list[_Kept | None] | None = ctx.kept
+        merged: list[Weight | None] = ctx.weights or [None] * len(mlp.linears)
+        ctx.kept = ctx.weights = None
         size = hidden_NTH.shape[-1]
         hidden_tH, grad_tH = hidden_NTH.view(-1, size), grads[0].reshape(-1, size)
-        weights = [linear.prepare(hidden_tH.dtype, len(hidden_tH), ctx.seed) for linear in mlp.linears]
+        weights = [
+            weight or linear.prepare(hidden_tH.dtype, len(hidden_tH), ctx.seed)
+            for linear, weight in zip(mlp.linears, merged, strict=True)
+        ]
         sums: list[list[Tensor | None]] = [[None, None] for _linear in mlp.linears]
         out_tH = torch.empty_like(hidden_tH)
         for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
             own, place = fork(ctx.seed, 16 * number), slice(start, start + mlp.tile)
             part_tH, part_grad_tH = hidden_tH[place], grad_tH[place]
-            normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
-            outs = kept[number] if kept else mlp.expanded(normed_tH, weights, own)
+            found_before = kept[number] if kept else None
+            outs, gate_active_tI, normed = found_before or (None, None, None)
+            normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps) if normed is None else normed
+            if outs is None:
+                outs = mlp.expanded(normed_tH, weights, own)
             if kept:
-                kept[number] = []
-            active_tI = gated_activation(*_halves(outs), mlp.activation)
+                kept[number] = None
+            del found_before, normed
+            active_tI = gated_activation(*_halves(outs), mlp.activation, gate_active_tI)
             grad_tI, *pair = mlp.contract.backward(part_grad_tH, active_tI, weights[-1], fork(own, 2))
             _add(sums[-1], pair)
             del active_tI
             assert grad_tI is not None
             # From here on ``outs`` holds the gradients.
-            gated_activation_gradient(grad_tI, *_halves(outs), mlp.activation)
-            del grad_tI
+            gated_activation_gradient(grad_tI, *_halves(outs), mlp.activation, gate_active_tI)
+            del grad_tI, gate_active_tI
             grad_normed_tH: Tensor | None = None
             for index, linear in enumerate(mlp.expand):
                 found, *pair = linear.backward(outs[index], normed_tH, weights[index], fork(own, index))

@@ -115,8 +115,20 @@ def rotary(
         )  # fmt: skip
 
 
-def gated_activation(gate_tI: Tensor, up_tI: Tensor, kind: Activation) -> Tensor:
-    """up · act(gate), shape (t, I); rows of the inputs may be halves of wider rows."""
+def activation(gate_tI: Tensor, kind: Activation) -> Tensor | None:
+    """act(gate), to be kept for `gated_activation` and its gradient; None where a kernel makes it anew."""
+    return None if kernels_on(gate_tI) else _activated(gate_tI, kind)
+
+
+def gated_activation(
+    gate_tI: Tensor, up_tI: Tensor, kind: Activation, active_tI: Tensor | None = None
+) -> Tensor:
+    """up · act(gate), shape (t, I); rows of the inputs may be halves of wider rows.
+
+    ``active_tI``: act(gate) where it is known.
+    """
+    if active_tI is not None:
+        return active_tI * up_tI
     if not kernels_on(gate_tI):
         return _activated(gate_tI, kind).mul_(up_tI)
     from so8t_engine.model.lean.kernels import gated_forward
@@ -135,11 +147,13 @@ def _activated(gate_tI: Tensor, kind: Activation) -> Tensor:
     return functional.silu(gate_tI) if kind == "silu" else functional.gelu(gate_tI, approximate="tanh")
 
 
-def gated_activation_gradient(grad_tI: Tensor, gate_tI: Tensor, up_tI: Tensor, kind: Activation) -> None:
-    """Replace ``gate_tI`` and ``up_tI`` by their gradients, in place."""
+def gated_activation_gradient(
+    grad_tI: Tensor, gate_tI: Tensor, up_tI: Tensor, kind: Activation, active_tI: Tensor | None = None
+) -> None:
+    """Replace ``gate_tI`` and ``up_tI`` by their gradients, in place; ``active_tI``: see `gated_activation`."""
     if not kernels_on(gate_tI):
         through_tI = grad_tI * up_tI
-        torch.mul(grad_tI, _activated(gate_tI, kind), out=up_tI)
+        torch.mul(grad_tI, _activated(gate_tI, kind) if active_tI is None else active_tI, out=up_tI)
         if kind == "silu":
             torch.ops.aten.silu_backward(through_tI, gate_tI, grad_input=gate_tI)
         else:
@@ -164,11 +178,16 @@ def cross_entropy_rows(logits_tV: Tensor, labels_t: Tensor, ignore: int, want_gr
         log_share_tV = torch.log_softmax(_wide(logits_tV), -1)
         losses_t = functional.nll_loss(log_share_tV, labels_t, ignore_index=ignore, reduction="none")
         if want_grad:
-            share_tV = log_share_tV.exp_()
+            # On the CPU straight into the logits' place: each pass over them is a tenth of their product.
+            direct = logits_tV.device.type == "cpu" and log_share_tV.dtype == logits_tV.dtype
+            share_tV = torch.exp(log_share_tV, out=logits_tV) if direct else log_share_tV.exp_()
             wanted_t = labels_t != ignore
             rows = torch.arange(len(labels_t), device=labels_t.device)
             share_tV[rows, labels_t.clamp(min=0)] -= 1.0
-            logits_tV.copy_(share_tV.masked_fill_(~wanted_t.unsqueeze(-1), 0.0))
+            if not direct:
+                logits_tV.copy_(share_tV.masked_fill_(~wanted_t.unsqueeze(-1), 0.0))
+            elif not wanted_t.all():
+                share_tV.masked_fill_(~wanted_t.unsqueeze(-1), 0.0)
         return losses_t
     from so8t_engine.model.lean.kernels import loss_rows
 
