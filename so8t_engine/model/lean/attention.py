@@ -85,9 +85,10 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, input_NTI: Tensor, linear: LoraLinear, seed: Seed | None, *_lora: Tensor) -> Tensor:  # noqa: ANN401
         flat_tI = input_NTI.reshape(-1, input_NTI.shape[-1])
         weight = linear.prepare(flat_tI.dtype, len(flat_tI), seed)
-        out_tO = linear.forward(flat_tI, weight, seed)
+        out_tO, low_tr = linear.forward_keeping(flat_tI, weight, seed)
         ctx.save_for_backward(input_NTI)
         ctx.linear, ctx.seed, ctx.weight = linear, seed, weight if weight.merged else None
+        ctx.low_tr = None if low_tr is None else low_tr.clone()  # without the output beside it
         return out_tO.view(*input_NTI.shape[:-1], -1)
 
     @staticmethod
@@ -95,9 +96,9 @@ class _Linear(torch.autograd.Function):
         (input_NTI,) = ctx.saved_tensors
         linear: LoraLinear = ctx.linear
         flat_tI, grad_tO = input_NTI.flatten(0, 1), grads[0].reshape(-1, grads[0].shape[-1])
-        weight = ctx.weight or linear.prepare(flat_tI.dtype, len(flat_tI), ctx.seed)
-        ctx.weight = None
-        grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, weight, ctx.seed)
+        weight, low_tr = ctx.weight or linear.prepare(flat_tI.dtype, len(flat_tI), ctx.seed), ctx.low_tr
+        ctx.weight = ctx.low_tr = None
+        grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, weight, ctx.seed, low_tr=low_tr)
         assert grad_tI is not None
         return (grad_tI.view(input_NTI.shape), None, None, *_in(linear, grad_lora))
 
@@ -130,10 +131,11 @@ class _Projections(torch.autograd.Function):
         count, tokens, size = hidden_NTH.shape
         normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
         weights = [linear.prepare(normed_tH.dtype, len(normed_tH), seed) for linear in block.projections]
-        outs = [
-            linear.forward(normed_tH, weight, fork(seed, number)).view(count, tokens, -1)
+        made = [
+            linear.forward_keeping(normed_tH, weight, fork(seed, number))
             for number, (linear, weight) in enumerate(zip(block.projections, weights, strict=True))
         ]
+        outs = [out_tO.view(count, tokens, -1) for out_tO, _low in made]
         queries, keys = block.heads * block.size, block.kv_heads * block.size
         parts = torch.split(outs[0], [queries, keys, keys], -1) if len(outs) == 1 else outs
         for part in parts[:2]:
@@ -142,6 +144,7 @@ class _Projections(torch.autograd.Function):
         ctx.block, ctx.seed = block, seed
         ctx.normed_tH = None if normed_tH.is_cuda else normed_tH
         ctx.weights = [weight if weight.merged else None for weight in weights]
+        ctx.lows = [None if low_tr is None else low_tr.clone() for _out, low_tr in made]
         query, key, value = (part.view(count, tokens, -1, block.size).transpose(1, 2) for part in parts)
         return query, key, value
 
@@ -151,7 +154,8 @@ class _Projections(torch.autograd.Function):
         block: Attention = ctx.block
         count, tokens, size = hidden_NTH.shape
         normed_tH, merged = ctx.normed_tH, ctx.weights or [None] * len(block.projections)
-        ctx.normed_tH = ctx.weights = None
+        lows = ctx.lows or [None] * len(block.projections)
+        ctx.normed_tH = ctx.weights = ctx.lows = None
         if normed_tH is None:
             normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
         widths = [grad.shape[1] * block.size for grad in grads]
@@ -171,8 +175,9 @@ class _Projections(torch.autograd.Function):
             grad_tF = grads_NTF[number].view(count * tokens, -1)
             weight = merged[number] or linear.prepare(normed_tH.dtype, len(normed_tH), ctx.seed)
             found, *pair = linear.backward(
-                grad_tF, normed_tH, weight, fork(ctx.seed, number), want_input=ctx.needs_input_grad[0]
-            )
+                grad_tF, normed_tH, weight, fork(ctx.seed, number),
+                want_input=ctx.needs_input_grad[0], low_tr=lows[number],
+            )  # fmt: skip
             del weight
             if found is not None:
                 grad_normed_tH = found if grad_normed_tH is None else grad_normed_tH.add_(found)

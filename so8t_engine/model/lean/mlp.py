@@ -4,6 +4,8 @@ Kept for the backward pass: h, and with ``keep`` the outputs of gate and up. Wit
 tile by tile; the product with Wd is never computed a second time, since no gradient needs it.
 """
 
+# ruff: noqa: N815  (fields of the dataclasses are tensors and carry their shapes)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -69,21 +71,32 @@ class GatedMLP:
         )
         return out_NTH
 
-    def expanded(self, normed_tH: Tensor, weights: list[Weight], seed: Seed | None) -> list[Tensor]:
-        """Outputs of gate and up, each (t, I), or of both in one row, (t, 2 I)."""
+    def expanded(
+        self, normed_tH: Tensor, weights: list[Weight], seed: Seed | None
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """Outputs of gate and up, each (t, I), or of both in one row, (t, 2 I), with s A x or None each."""
         return [
-            linear.forward(normed_tH, weight, fork(seed, number))
+            linear.forward_keeping(normed_tH, weight, fork(seed, number))
             for number, (linear, weight) in enumerate(zip(self.expand, weights, strict=False))
         ]
 
 
-def _halves(outs: list[Tensor]) -> tuple[Tensor, Tensor]:
-    gate_tI, up_tI = outs[0].chunk(2, -1) if len(outs) == 1 else outs
+def _halves(outs: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor]:
+    if len(outs) == 1:
+        gate_tI, up_tI = outs[0][0].chunk(2, -1)
+    else:
+        gate_tI, up_tI = (out_tI for out_tI, _low in outs)
     return gate_tI, up_tI
 
 
-#: Of a tile: outputs of gate and up, and off a card act(gate) and the normed input besides.
-_Kept = tuple[list[Tensor], Tensor | None, Tensor | None]
+@dataclass(slots=True)
+class _Kept:
+    """Of a tile: what `GatedMLP.expanded` made, and off a card what else would be computed again."""
+
+    outs: list[tuple[Tensor, Tensor | None]] | None = None
+    gate_active_tI: Tensor | None = None
+    normed: Tensor | None = None
+    low_tr: Tensor | None = None
 
 
 class _MLP(torch.autograd.Function):
@@ -117,10 +130,13 @@ class _MLP(torch.autograd.Function):
             active_tI = gated_activation(gate_tI, up_tI, mlp.activation, gate_active_tI)
             if keep:
                 # Off a card memory is not what is short.
-                kept.append((outs, gate_active_tI, None if normed_tH.is_cuda else normed_tH))
+                normed = None if normed_tH.is_cuda else normed_tH
+                kept.append(_Kept(outs, gate_active_tI, normed))
             del outs, normed_tH, gate_tI, up_tI, gate_active_tI
-            result_tH = mlp.contract.forward(active_tI, weights[-1], fork(own, 2))
-            del active_tI
+            result_tH, low_tr = mlp.contract.forward_keeping(active_tI, weights[-1], fork(own, 2))
+            if keep and low_tr is not None:
+                kept[-1].low_tr = low_tr.clone()  # without the output beside it
+            del active_tI, low_tr
             if residual:
                 torch.add(result_tH, part_tH, out=out_tH[start : start + mlp.tile])
             else:
@@ -149,16 +165,22 @@ class _MLP(torch.autograd.Function):
         for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
             own, place = fork(ctx.seed, 16 * number), slice(start, start + mlp.tile)
             part_tH, part_grad_tH = hidden_tH[place], grad_tH[place]
-            found_before = kept[number] if kept else None
-            outs, gate_active_tI, normed = found_before or (None, None, None)
+            before = (kept[number] if kept else None) or _Kept()
+            outs, gate_active_tI, normed, low_tr = (
+                before.outs,
+                before.gate_active_tI,
+                before.normed,
+                before.low_tr,
+            )
             normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps) if normed is None else normed
-            if outs is None:
-                outs = mlp.expanded(normed_tH, weights, own)
+            outs = outs or mlp.expanded(normed_tH, weights, own)
             if kept:
                 kept[number] = None
-            del found_before, normed
+            del before, normed
             active_tI = gated_activation(*_halves(outs), mlp.activation, gate_active_tI)
-            grad_tI, *pair = mlp.contract.backward(part_grad_tH, active_tI, weights[-1], fork(own, 2))
+            grad_tI, *pair = mlp.contract.backward(
+                part_grad_tH, active_tI, weights[-1], fork(own, 2), low_tr=low_tr
+            )
             _add(sums[-1], pair)
             del active_tI
             assert grad_tI is not None
@@ -167,11 +189,14 @@ class _MLP(torch.autograd.Function):
             del grad_tI, gate_active_tI
             grad_normed_tH: Tensor | None = None
             for index, linear in enumerate(mlp.expand):
-                found, *pair = linear.backward(outs[index], normed_tH, weights[index], fork(own, index))
+                out_tI, low_tr = outs[index]
+                found, *pair = linear.backward(
+                    out_tI, normed_tH, weights[index], fork(own, index), low_tr=low_tr
+                )
                 _add(sums[index], pair)
                 assert found is not None
                 grad_normed_tH = found if grad_normed_tH is None else grad_normed_tH.add_(found)
-            del outs
+            del outs, out_tI, low_tr
             assert grad_normed_tH is not None
             out_tH[place] = rms_norm_gradient(
                 grad_normed_tH, part_tH, mlp.norm.weight_H, mlp.norm.eps,
