@@ -97,7 +97,6 @@ class _Linear(torch.autograd.Function):
         linear: LoraLinear = ctx.linear
         flat_tI, grad_tO = input_NTI.flatten(0, 1), grads[0].reshape(-1, grads[0].shape[-1])
         weight, low_tr = ctx.weight or linear.prepare(flat_tI.dtype, len(flat_tI), ctx.seed), ctx.low_tr
-        ctx.weight = ctx.low_tr = None
         grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, weight, ctx.seed, low_tr=low_tr)
         assert grad_tI is not None
         return (grad_tI.view(input_NTI.shape), None, None, *_in(linear, grad_lora))
@@ -153,9 +152,7 @@ class _Projections(torch.autograd.Function):
         hidden_NTH, cos_NTR, sin_NTR = ctx.saved_tensors
         block: Attention = ctx.block
         count, tokens, size = hidden_NTH.shape
-        normed_tH, merged = ctx.normed_tH, ctx.weights or [None] * len(block.projections)
-        lows = ctx.lows or [None] * len(block.projections)
-        ctx.normed_tH = ctx.weights = ctx.lows = None
+        normed_tH, merged, lows = ctx.normed_tH, ctx.weights, ctx.lows
         if normed_tH is None:
             normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
         widths = [grad.shape[1] * block.size for grad in grads]

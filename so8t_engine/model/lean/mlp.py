@@ -96,7 +96,6 @@ class _Kept:
     outs: list[tuple[Tensor, Tensor | None]] | None = None
     gate_active_tI: Tensor | None = None
     normed: Tensor | None = None
-    low_tr: Tensor | None = None
 
 
 class _MLP(torch.autograd.Function):
@@ -112,7 +111,7 @@ class _MLP(torch.autograd.Function):
         *_lora: Tensor,
     ) -> Tensor:
         ctx.mlp, ctx.seed, ctx.residual, ctx.kept = mlp, seed, residual, None
-        ctx.weights = None
+        ctx.weights, ctx.lows = None, []
         ctx.save_for_backward(hidden_NTH)
         if skip:
             return hidden_NTH.new_empty(()).expand(hidden_NTH.shape)
@@ -121,6 +120,7 @@ class _MLP(torch.autograd.Function):
         weights = [linear.prepare(hidden_tH.dtype, len(hidden_tH), seed) for linear in mlp.linears]
         out_tH = torch.empty_like(hidden_tH)
         kept: list[_Kept] = []
+        lows: list[Tensor] = []
         for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
             own, part_tH = fork(seed, 16 * number), hidden_tH[start : start + mlp.tile]
             normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
@@ -135,7 +135,7 @@ class _MLP(torch.autograd.Function):
             del outs, normed_tH, gate_tI, up_tI, gate_active_tI
             result_tH, low_tr = mlp.contract.forward_keeping(active_tI, weights[-1], fork(own, 2))
             if keep and low_tr is not None:
-                kept[-1].low_tr = low_tr.clone()  # without the output beside it
+                lows.append(low_tr.clone())  # without the output beside it
             del active_tI, low_tr
             if residual:
                 torch.add(result_tH, part_tH, out=out_tH[start : start + mlp.tile])
@@ -144,7 +144,7 @@ class _MLP(torch.autograd.Function):
         if keep:
             # Only this function's backward pass reads them, once, and writes over them.
             ctx.kept = kept
-            ctx.weights = [weight if weight.merged else None for weight in weights]
+            ctx.weights, ctx.lows = [weight if weight.merged else None for weight in weights], lows
         return out_tH.view(hidden_NTH.shape)
 
     @staticmethod
@@ -153,7 +153,7 @@ class _MLP(torch.autograd.Function):
         mlp: GatedMLP = ctx.mlp
         kept: list[_Kept | None] | None = ctx.kept
         merged: list[Weight | None] = ctx.weights or [None] * len(mlp.linears)
-        ctx.kept = ctx.weights = None
+        ctx.kept = None
         size = hidden_NTH.shape[-1]
         hidden_tH, grad_tH = hidden_NTH.view(-1, size), grads[0].reshape(-1, size)
         weights = [
@@ -166,12 +166,7 @@ class _MLP(torch.autograd.Function):
             own, place = fork(ctx.seed, 16 * number), slice(start, start + mlp.tile)
             part_tH, part_grad_tH = hidden_tH[place], grad_tH[place]
             before = (kept[number] if kept else None) or _Kept()
-            outs, gate_active_tI, normed, low_tr = (
-                before.outs,
-                before.gate_active_tI,
-                before.normed,
-                before.low_tr,
-            )
+            outs, gate_active_tI, normed = before.outs, before.gate_active_tI, before.normed
             normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps) if normed is None else normed
             outs = outs or mlp.expanded(normed_tH, weights, own)
             if kept:
@@ -179,7 +174,11 @@ class _MLP(torch.autograd.Function):
             del before, normed
             active_tI = gated_activation(*_halves(outs), mlp.activation, gate_active_tI)
             grad_tI, *pair = mlp.contract.backward(
-                part_grad_tH, active_tI, weights[-1], fork(own, 2), low_tr=low_tr
+                part_grad_tH,
+                active_tI,
+                weights[-1],
+                fork(own, 2),
+                low_tr=ctx.lows[number] if ctx.lows else None,
             )
             _add(sums[-1], pair)
             del active_tI
