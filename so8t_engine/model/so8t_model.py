@@ -17,6 +17,7 @@ from so8t_engine.data.packed import ROW_INDEX
 from so8t_engine.model.gradients import FlatGradients
 from so8t_engine.model.lean.body import LeanBody, why_not_lean
 from so8t_engine.model.lean.loss import linear_cross_entropy
+from so8t_engine.model.lean.ops import has_room
 from so8t_engine.model.packed import PackedRows, use_packed_attention
 from so8t_engine.model.targets import resolve_targets
 from so8t_engine.so8t.adapter import AdapterOutput, Rotations, SO8TAdapter
@@ -383,7 +384,7 @@ class SO8TModel(nn.Module):
         hidden_NTH = self._body(batch, rotations, seeds_L)
         recorded = isinstance(step.tokens, Tensor)
         # On the CPU time goes with tokens: only those with a label are gated.
-        later = hidden_NTH.device.type == "cpu" and self.placement.final and not recorded
+        later = has_room(hidden_NTH) and self.placement.final and not recorded
         out = self._read(hidden_NTH, batch, rotations, gate_later=later)
         lm_sum, _count = self.lm_loss(
             out.hidden_NTH,

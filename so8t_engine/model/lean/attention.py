@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from so8t_engine.model.lean.dropout import Seed, fork
 from so8t_engine.model.lean.linear import LoraLinear
-from so8t_engine.model.lean.ops import rms_norm, rms_norm_gradient, rotary
+from so8t_engine.model.lean.ops import has_room, rms_norm, rms_norm_gradient, rotary
 from so8t_engine.model.packed import PackedRows, attend
 
 
@@ -141,7 +141,7 @@ class _Projections(torch.autograd.Function):
             rotary(part.view(count, tokens, -1, block.size), part, cos_NTR, sin_NTR)
         ctx.save_for_backward(hidden_NTH, cos_NTR, sin_NTR)
         ctx.block, ctx.seed = block, seed
-        ctx.normed_tH = None if normed_tH.is_cuda else normed_tH
+        ctx.normed_tH = normed_tH if has_room(normed_tH) else None
         ctx.weights = [weight if weight.merged else None for weight in weights]
         ctx.lows = [None if low_tr is None else low_tr.clone() for _out, low_tr in made]
         query, key, value = (part.view(count, tokens, -1, block.size).transpose(1, 2) for part in parts)

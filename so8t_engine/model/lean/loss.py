@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from so8t_engine.model.lean.ops import cross_entropy_rows
+from so8t_engine.model.lean.ops import cross_entropy_rows, has_room
 from so8t_engine.so8t.losses import IGNORE
 
 #: Logits at a time on the CPU at least, 16 MiB in float32.
@@ -36,7 +36,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         want_grad = ctx.needs_input_grad[0]
         total = torch.zeros((), dtype=torch.float32, device=hidden_tH.device)
         grad_tH = torch.empty_like(hidden_tH) if want_grad else None
-        if hidden_tH.device.type == "cpu":
+        if has_room(hidden_tH):
             # A handful of tokens costs a pass over the whole head: more at a time while it is some megabytes.
             chunk = max(chunk, _CPU_LOGITS // len(weight_VH))
         with torch.autocast(hidden_tH.device.type, enabled=False):

@@ -22,6 +22,7 @@ from so8t_engine.model.lean.ops import (
     activation,
     gated_activation,
     gated_activation_gradient,
+    has_room,
     rms_norm,
     rms_norm_gradient,
 )
@@ -130,7 +131,7 @@ class _MLP(torch.autograd.Function):
             active_tI = gated_activation(gate_tI, up_tI, mlp.activation, gate_active_tI)
             if keep:
                 # Off a card memory is not what is short.
-                normed = None if normed_tH.is_cuda else normed_tH
+                normed = normed_tH if has_room(normed_tH) else None
                 kept.append(_Kept(outs, gate_active_tI, normed))
             del outs, normed_tH, gate_tI, up_tI, gate_active_tI
             result_tH, low_tr = mlp.contract.forward_keeping(active_tI, weights[-1], fork(own, 2))

@@ -115,9 +115,14 @@ def rotary(
         )  # fmt: skip
 
 
+def has_room(tensor: Tensor) -> bool:
+    """Whether time is shorter than memory: on the CPU in full precision."""
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
+
+
 def activation(gate_tI: Tensor, kind: Activation) -> Tensor | None:
-    """act(gate), to be kept for `gated_activation` and its gradient; None where a kernel makes it anew."""
-    return None if kernels_on(gate_tI) else _activated(gate_tI, kind)
+    """act(gate), to be kept for `gated_activation` and its gradient; None where it is to be made anew."""
+    return _activated(gate_tI, kind) if has_room(gate_tI) and not kernels_on(gate_tI) else None
 
 
 def gated_activation(
