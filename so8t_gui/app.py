@@ -57,6 +57,9 @@ def program_version() -> str:
 
 def make_application(arguments: Sequence[str]) -> QApplication:
     """The QApplication, with fonts, and with the numeric locale that Qt changed set back."""
+    # Qt would hand parts of each filled area to a pool of threads and wait for them. Charts are small: that
+    # takes twice the processor time, and where training holds every core the window waits for its turn.
+    os.environ.setdefault("QT_NO_GUI_THREADPOOL", "1")
     existing = QApplication.instance()
     app = existing if isinstance(existing, QApplication) else QApplication(list(arguments))
     # Qt takes LC_NUMERIC from the environment; a decimal comma breaks parsers of model files.

@@ -8,12 +8,15 @@ from typing import NoReturn
 
 
 def prepare() -> None:
-    """Spare the start what costs a fifth of it: collecting garbage, and looking for pydantic's plugins.
+    """Spare the start what it does not need: collecting garbage, pydantic's plugins, a copy of all of Qt.
 
     `so8t_gui.garbage` collects again once the pages stand.
     """
     gc.disable()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    from so8t_gui import lean_pyqtgraph
+
+    lean_pyqtgraph.prepare()
 
 
 def run() -> NoReturn:

@@ -7,9 +7,11 @@ from pathlib import Path
 from PySide6.QtCore import QObject, QThread, Signal
 
 from so8t_engine.history.index import RunIndex
+from so8t_engine.read_ahead import read_ahead
 from so8t_engine.training.interrupted import find_interrupted, find_live
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_gui.models.overlay import WANTED
+from so8t_gui.models.run_model import RunModel
 from so8t_gui.models.run_reader import ReadingStoppedError, read_run
 
 
@@ -106,15 +108,24 @@ class RunsLoader(QThread):
     def run(self) -> None:
         """The thread's work."""
         found = []
-        for folder in self._folders:
-            try:
-                model, _offset = read_run(
-                    RunDirectory(folder).events, stopped=self.isInterruptionRequested, only=WANTED
-                )
-            except ReadingStoppedError:
-                return
-            except OSError as error:
-                self.failed.emit(folder, error.strerror or str(error))
-                continue
-            found.append((folder, model))
-        self.loaded.emit(found)
+        # Most of a reading is done without the interpreter's lock.
+        models = read_ahead(self._read, self._folders, ahead=len(self._folders))
+        for folder, model in zip(self._folders, models, strict=True):
+            if isinstance(model, OSError):
+                self.failed.emit(folder, model.strerror or str(model))
+            elif model is not None:
+                found.append((folder, model))
+        if not self.isInterruptionRequested():
+            self.loaded.emit(found)
+
+    def _read(self, folder: Path) -> RunModel | OSError | None:
+        """The run, why it cannot be read, or None where nobody wants it any more."""
+        stopped = self.isInterruptionRequested
+        if stopped():
+            return None
+        try:
+            return read_run(RunDirectory(folder).events, stopped=stopped, only=WANTED)[0]
+        except OSError as error:
+            return error
+        except ReadingStoppedError:
+            return None

@@ -20,6 +20,7 @@ from so8t_engine.i18n import _, language, set_language
 from so8t_gui import garbage, menus, page_makers, theme
 from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.chat_runner import ChatRunner
+from so8t_gui.first_painting import FirstPainting
 from so8t_gui.icons import program_icon
 from so8t_gui.leaving import Leaving
 from so8t_gui.models.history import summarise
@@ -172,7 +173,11 @@ class MainWindow(PagedWindow):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        self.pages.build_when_idle()
+        FirstPainting(self, self._build_the_rest)
+
+    def _build_the_rest(self) -> None:
+        if self.isVisible():
+            self.pages.build_when_idle()
 
     def show_palette(self) -> None:
         """Everything that can be done, found by typing."""
@@ -361,6 +366,7 @@ class MainWindow(PagedWindow):
             return self.attach(path)
         self.show_page("history")
         self.history_page.open_run(path)
+        self.pages.give_way()
         return True
 
     def look_for_runs(self) -> None:

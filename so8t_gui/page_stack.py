@@ -12,6 +12,8 @@ from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QStackedWidget, QVBoxLayout, QWidget
 
 IDLE_MS = 30
+#: A person has just asked for something: the rest waits for so long.
+BUSY_MS = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,20 @@ class PageStack(QStackedWidget):
 
     def _build_current(self, index: int) -> None:
         if index >= 0:
+            self.give_way()
             self.page(self.specs[index].name)
+
+    def give_way(self) -> None:
+        """Let what a person has asked for go before what only may be asked for."""
+        if self._idle.isActive():
+            self._idle.start(BUSY_MS)
 
     def build_when_idle(self) -> None:
         """Build the rest one by one, with the event loop's turns between them."""
-        self._idle.start()
+        self._idle.start(IDLE_MS)
 
     def _build_next(self) -> None:
+        self._idle.setInterval(IDLE_MS)
         missing = [spec.name for spec in self.specs if spec.name not in self._built]
         if missing:
             self.page(missing[0])

@@ -9,14 +9,14 @@ from PySide6.QtCore import QObject
 
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
-from so8t_engine.training.interrupted import Interrupted
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
-from so8t_gui.history_loader import StartScan
-from so8t_gui.widgets.interrupted_dialog import Answer, InterruptedDialog
 
 if TYPE_CHECKING:
+    from so8t_engine.training.interrupted import Interrupted
+    from so8t_gui.history_loader import StartScan
     from so8t_gui.main_window import MainWindow
+    from so8t_gui.widgets.interrupted_dialog import InterruptedDialog
 
 
 def _outlives_windows(path: Path) -> bool:
@@ -42,6 +42,8 @@ class StartUp(QObject):
 
     def look(self, folder: Path) -> None:
         """Begin; what is found is dealt with when the scan has ended."""
+        from so8t_gui.history_loader import StartScan
+
         self._scan = StartScan(folder.expanduser().absolute(), self)
         self._scan.found.connect(self._found)
         self._scan.finished.connect(self._done)
@@ -61,6 +63,8 @@ class StartUp(QObject):
             scan.deleteLater()
 
     def _found(self, live: list[Path], interrupted: list[Interrupted]) -> None:
+        from so8t_gui.widgets.interrupted_dialog import InterruptedDialog
+
         if self._window.controller.live:
             return
         if live:
@@ -92,6 +96,8 @@ class StartUp(QObject):
         )
 
     def _answered(self) -> None:
+        from so8t_gui.widgets.interrupted_dialog import Answer
+
         dialog, self.dialog = self.dialog, None
         if dialog is None:
             return

@@ -16,6 +16,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # bitsandbytes wraps functions of its CPU path in torch.compile, which imports all of torch's inductor in each
 # process that loads it. CI's demonstration runs without this.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+# Processes that tests start would each compile the program anew where nothing compiled may be kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Nothing in a test may ask the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What this person probed before is none of a test's business.

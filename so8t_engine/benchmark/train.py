@@ -60,11 +60,27 @@ def _config(job: Job) -> Config:
     return with_changes(Config(), places | (job.settings or {}))
 
 
+def _with_spare(job: Job, config: Config) -> Config:
+    """What ``memory.use_spare`` comes to for this shape."""
+    from so8t_engine.benchmark.random_base import SHAPES
+    from so8t_engine.memory.budget import GIB, compute_bytes
+    from so8t_engine.memory.geometry import geometry_from_config
+    from so8t_engine.memory.machine import this_machine
+    from so8t_engine.memory.spare import choose_spare, with_kept
+
+    spare = choose_spare(
+        config, geometry_from_config(SHAPES[job.shape]), this_machine(), cpu=False,
+        compute=compute_bytes(config, cpu=False), budget=int(config.memory.limit_gib * GIB),
+    )  # fmt: skip
+    return with_kept(config, spare.layers, spare.weights)
+
+
 def _so8t(job: Job, base: nn.Module, config: Config) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     from so8t_engine.model.gradients import FlatGradients
     from so8t_engine.model.so8t_model import SO8TModel, StepTotals
     from so8t_engine.training.recorded import RecordedPasses
 
+    config = _with_spare(job, config)
     model = SO8TModel(base, config).train()
     recorded = None
     if config.training.recorded_passes != "off" and RecordedPasses.impossible(model, config) is None:
@@ -136,10 +152,12 @@ class Steps:
     Attributes:
         step: one optimizer step on ids (N, T); what it returns tells the LM loss when called.
         trainable: parameters that learn.
+        kept: layers that keep their activations, and such with dequantised weights.
     """
 
     step: Callable[[Tensor], Callable[[], float]]
     trainable: int
+    kept: tuple[int, int] = (0, 0)
 
 
 def prepare_steps(job: Job, model: nn.Module | None = None) -> Steps:
@@ -179,7 +197,9 @@ def prepare_steps(job: Job, model: nn.Module | None = None) -> Steps:
         terms = getattr(owner, "last_terms", None)
         return lambda: float(loss if terms is None else terms["lm"][0])
 
-    return Steps(step, sum(p.numel() for p in parameters))
+    lean: Any = getattr(owner, "lean", None)
+    kept = (0, 0) if lean is None else (lean.kept_layers, lean.kept_weights)
+    return Steps(step, sum(p.numel() for p in parameters), kept)
 
 
 def run_steps(job: Job, prepared: Steps) -> dict[str, Any]:
@@ -207,7 +227,7 @@ def run_steps(job: Job, prepared: Steps) -> dict[str, Any]:
         "peak_reserved": torch.cuda.max_memory_reserved(),
         "device_used": _device_used(device),
         "fixed": fixed, "losses": losses, "card": torch.cuda.get_device_name(device),
-        "trainable": prepared.trainable, "torch": torch.__version__,
+        "trainable": prepared.trainable, "kept": prepared.kept, "torch": torch.__version__,
     }  # fmt: skip
 
 

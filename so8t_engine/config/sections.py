@@ -173,6 +173,26 @@ class MemoryConfig(Section):
         ge=0,
         le=1024,
     )
+    kept_weights: int = setting(
+        0,
+        N_("Layers with dequantised weights"),
+        N_(
+            "So many of the first layers hold their quantised weights dequantised as well: faster, for "
+            "memory that is left over."
+        ),
+        unit=N_("layers"),
+        advanced=True,
+        ge=0,
+        le=1024,
+    )
+    use_spare: bool = setting(
+        False,
+        N_("Use spare memory"),
+        N_(
+            "What the estimate's highest value leaves below the limit is used to compute less: layers keep "
+            "their activations, then weights stay dequantised. How many is chosen before the run."
+        ),
+    )
     mlp_tile: int = setting(
         1024,
         N_("MLP tile"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from so8t_engine.config.fields import Section, setting
 from so8t_engine.i18n import N_, _
@@ -239,3 +239,9 @@ class TrainingConfig(Section):
     seed: int = setting(
         42, N_("Seed"), N_("Same seed, same rows, same machine: same losses."), ge=0, le=2**31 - 1
     )
+
+    @field_validator("recorded_passes", mode="before")
+    @classmethod
+    def _a_switch_in_yaml(cls, value: object) -> object:
+        """YAML reads a bare on and off as true and false."""
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value

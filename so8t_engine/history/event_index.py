@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
-import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from so8t_engine.history.event_blocks import PHASE, Columns, EventBlocks
-from so8t_engine.history.event_indexer import SEGMENT_BYTES, index_folder
+from so8t_engine.history import column_file
+from so8t_engine.history.event_blocks import PHASE, Array, Columns, EventBlocks
+from so8t_engine.history.event_indexer import ENDING, SEGMENT_BYTES, index_folder
+from so8t_engine.read_ahead import read_ahead
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 PROOF_BYTES = 16_384
 Wanted = Mapping[str, Collection[str]]
 
@@ -49,36 +49,69 @@ def write_segment(events: Path, start: int) -> int:
         if blocks.offset == start:
             return start
         proof = _proof(file, start, blocks.offset)
-    arrays = {
-        f"{kind}/{name}": column
-        for kind, parts in blocks.frequent.items()
-        for name, column in (parts[0] if parts else {}).items()
-    }
-    head = {
-        "version": VERSION,
-        "start": start,
-        "end": blocks.offset,
-        "lines": blocks.lines,
-        "phases": blocks.phases,
-        "arrived": blocks.arrived,
-        "newest": {kind: text.decode() for kind, text in blocks.newest.items()},
-        "columns": {kind: list(parts[0]) if parts else [] for kind, parts in blocks.frequent.items()},
-        "proof": proof,
-    }
     folder = index_folder(events)
     folder.mkdir(exist_ok=True)
-    target = folder / f"{start:014d}-{blocks.offset:014d}.npz"
+    target = folder / f"{start:014d}-{blocks.offset:014d}{ENDING}"
     temporary = target.with_suffix(".tmp")
     with temporary.open("wb") as out:
-        np.savez(
-            out,
-            head=np.frombuffer(json.dumps(head).encode(), np.uint8),
-            rare=np.frombuffer(b"\n".join(text for _place, text in blocks.rare), np.uint8),
-            places=np.array([place for place, _text in blocks.rare], np.int64),
-            **arrays,  # type: ignore[arg-type]
-        )
+        write_blocks(out, blocks, {"version": VERSION, "start": start, "end": blocks.offset, "proof": proof})
     temporary.replace(target)
     return blocks.offset
+
+
+def write_blocks(out: BinaryIO, blocks: EventBlocks, head: Mapping[str, Any]) -> None:
+    """Everything that was read of an event file, with ``head`` to tell which. Raises `OSError`."""
+    tables = {kind: blocks.joined(kind) if parts else {} for kind, parts in blocks.frequent.items()}
+    column_file.write(
+        out,
+        {
+            **head,
+            "lines": blocks.lines,
+            "phases": blocks.phases,
+            "arrived": blocks.arrived,
+            "newest": {kind: text.decode() for kind, text in blocks.newest.items()},
+        },
+        {
+            "rare": np.frombuffer(b"\n".join(text for _place, text in blocks.rare), np.uint8),
+            "places": np.array([place for place, _text in blocks.rare], np.int64),
+            **{f"{kind}/{name}": column for kind, table in tables.items() for name, column in table.items()},
+        },
+    )
+
+
+def read_blocks(path: Path, only: Wanted | None = None) -> tuple[column_file.Head, EventBlocks]:
+    """What `write_blocks` wrote, from place 0 on. Raises `OSError`, or `ValueError` where it is damaged.
+
+    Args:
+        only: by frequent type the columns that are wanted, for who overlays many runs.
+    """
+
+    def wanted(stored: str) -> bool:
+        kind, _slash, name = stored.partition("/")
+        if only is None or not name:
+            return True
+        return kind in only and (name in {"line", "step", "time"} or name in only[kind])
+
+    try:
+        head, columns = column_file.read(path, wanted)
+        blocks = EventBlocks(
+            0, int(head["lines"]), phases=list(head["phases"]), arrived=bool(head["arrived"])
+        )
+        blocks.newest = {kind: text.encode() for kind, text in head["newest"].items()}
+        blocks.rare = list(
+            zip(columns.pop("places").tolist(), columns.pop("rare").tobytes().split(b"\n"), strict=False)
+        )
+        tables: dict[str, Columns] = {}
+        for stored, column in columns.items():
+            kind, _slash, name = stored.partition("/")
+            tables.setdefault(kind, {})[name] = column
+        for kind, table in tables.items():
+            if len({len(column) for column in table.values()}) > 1:
+                raise ValueError(path)
+            blocks.frequent[kind].append(table)
+    except (KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+        raise ValueError(path) from error
+    return head, blocks
 
 
 def write_whole(events: Path) -> None:
@@ -97,57 +130,41 @@ def load(events: Path, only: Wanted | None = None) -> EventBlocks | None:
     found = EventBlocks()
     try:
         with events.open("rb") as file:
-            for path in sorted(index_folder(events).glob("*.npz")):
-                if not _append(found, path, file, only):
+            stretches = sorted(index_folder(events).glob(f"*{ENDING}"))
+            for head, blocks in read_ahead(lambda path: read_blocks(path, only), stretches):
+                if not _append(found, head, blocks, file):
                     break
-    except OSError as error:
-        log.info("%s: no index: %s", events, error)
+    except (OSError, ValueError) as error:
+        log.info("%s: its index ends at %d: %s", events, found.offset, error)
     return found if found.offset else None
 
 
-def _append(found: EventBlocks, path: Path, file: BinaryIO, only: Wanted | None) -> bool:
+def _append(found: EventBlocks, head: column_file.Head, blocks: EventBlocks, file: BinaryIO) -> bool:
     """Take in one stretch; False, with nothing taken, where it does not continue what is there."""
     try:
-        with np.load(path, allow_pickle=False) as held:
-            head: dict[str, Any] = json.loads(bytes(held["head"]).decode())
-            start, end = int(head["start"]), int(head["end"])
-            if (
-                head["version"] != VERSION
-                or start != found.offset
-                or _proof(file, start, end) != head["proof"]
-            ):
-                return False
-            tables = dict(_tables(held, head["columns"], only))
-            texts = bytes(held["rare"]).split(b"\n")
-            rare = list(zip(held["places"].tolist(), texts, strict=False))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        return False  # a convenience: what it does not hold is read from the file itself
-    numbers = [_number(found.phases, name) for name in head["phases"]]
-    for kind, table in tables.items():
-        table["line"] = table["line"] + found.lines
-        if PHASE in table and numbers != list(range(len(numbers))):
-            table[PHASE] = np.array(numbers, np.int16)[table[PHASE]]
-        found.frequent[kind].append(table)
-    if found.arrived and head["arrived"]:
-        # Each stretch notes the first event after α's arrival; only the run's first one tells anything.
-        rare = [(place, text) for place, text in rare if b'"type":"gate"' not in text]
-    found.rare += [(place + found.lines, text) for place, text in rare]
-    found.newest |= {kind: text.encode() for kind, text in head["newest"].items()}
-    found.arrived |= bool(head["arrived"])
-    found.lines += int(head["lines"])
+        start, end = int(head["start"]), int(head["end"])
+        fits = head["version"] == VERSION and start == found.offset and end > start
+        if not fits or _proof(file, start, end) != head["proof"]:
+            return False
+    except (KeyError, TypeError):
+        return False
+    numbers: Array = np.array([_number(found.phases, name) for name in blocks.phases], np.int16)
+    for kind, parts in blocks.frequent.items():
+        for table in parts:
+            table["line"] += found.lines
+            if PHASE in table and numbers.tolist() != list(range(len(numbers))):
+                table[PHASE] = numbers[table[PHASE]]
+            found.frequent[kind].append(table)
+    # Each stretch notes the first event after α's arrival; only the run's first one tells anything.
+    twice = found.arrived and blocks.arrived
+    found.rare += [
+        (place + found.lines, text) for place, text in blocks.rare if not (twice and b'"type":"gate"' in text)
+    ]
+    found.newest |= blocks.newest
+    found.arrived |= blocks.arrived
+    found.lines += blocks.lines
     found.offset = end
     return True
-
-
-def _tables(
-    held: Mapping[str, Any], columns: Mapping[str, list[str]], only: Wanted | None
-) -> Iterator[tuple[str, Columns]]:
-    for kind, names in columns.items():
-        if only is not None:
-            names = [name for name in names if name in {"line", "step", "time", *only.get(kind, ())}]
-            names = names if kind in only else []
-        if names:
-            yield kind, {name: held[f"{kind}/{name}"] for name in names}
 
 
 def _number(phases: list[str], name: str) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 16_000_000
+#: Of the file of a stretch.
+ENDING = ".columns"
 
 
 def index_folder(events: Path) -> Path:
@@ -18,7 +20,7 @@ def index_folder(events: Path) -> Path:
 
 def indexed(events: Path) -> int:
     """Up to which byte the index goes, by the name of its newest stretch."""
-    newest = max(index_folder(events).glob("*-*.npz"), default=None)
+    newest = max(index_folder(events).glob(f"*-*{ENDING}"), default=None)
     end = newest.stem.partition("-")[2] if newest is not None else ""
     return int(end) if end.isdecimal() else 0
 

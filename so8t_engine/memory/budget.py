@@ -6,6 +6,7 @@ configuration on this device, its figure decides, and the result says so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from so8t_engine.memory.machine import Machine, free_system_memory, this_machine
 from so8t_engine.memory.measured import ProbeResult, find, memory_digest
 from so8t_engine.memory.needed import Needed, needed
 from so8t_engine.memory.nvml import card_total
+from so8t_engine.memory.spare import Spare, choose_spare, with_kept
 
 GIB = 1024**3
 
@@ -62,6 +64,7 @@ class Estimate:
         plain_bytes: reserved at the peak without corrections from earlier runs; on the CPU everything.
         beside_bytes: what other programs hold on the card, where that was taken into account.
         phases: phase → what the allocator reserves at its highest moment.
+        spare: what ``memory.use_spare`` keeps, which all figures include; None where it is off.
     """
 
     fits: bool
@@ -77,6 +80,7 @@ class Estimate:
     plain_bytes: int = 0
     beside_bytes: int | None = None
     phases: dict[str, int] = field(default_factory=dict)
+    spare: Spare | None = None
 
     @property
     def source(self) -> str:
@@ -148,6 +152,8 @@ class Estimate:
             "beside_bytes": self.beside_bytes,
             "terms": dict(self.terms),
             "phases": dict(self.phases),
+            "kept_layers": None if self.spare is None else self.spare.layers,
+            "kept_weights": None if self.spare is None else self.spare.weights,
             "source": self.source,
             "measured": None if self.measured is None else asdict(self.measured),
             "on_cpu": self.on_cpu,
@@ -244,6 +250,38 @@ def _measured_notes(measured: ProbeResult) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def spare_sentence(spare: Spare, layers: int) -> str:
+    """What was chosen, for a person."""
+    return _(
+        "%(layers)d of %(all)d layers keep their activations, and weights of %(weights)d stay dequantised "
+        "(chosen automatically for the memory that is left)."
+    ) % {"layers": spare.layers, "weights": spare.weights, "all": layers}
+
+
+def spare_for(
+    config: Config, longest: int, lengths: Sequence[int], *, beside: int | None = None, less: int = 0
+) -> Spare:
+    """What a run of ``config`` keeps, once its rows are known.
+
+    Args:
+        longest: tokens of the longest row, held-out ones included.
+        lengths: that rows of a pass may have.
+        beside: bytes that other programs hold on the card. less: bytes of the budget to leave alone.
+
+    Raises:
+        ModelError: as `estimate` does.
+    """
+    geometry, cpu = model_geometry(config.model.path, config.model.revision), runs_on_cpu(config)
+    where = this_machine(cpu)
+    if not config.training.packing:
+        data = config.data.model_copy(update={"max_length": min(config.data.max_length, longest)})
+        config = config.model_copy(update={"data": data})
+    return choose_spare(
+        config, geometry, where, cpu=cpu, compute=compute_bytes(config, cpu=cpu),
+        budget=_budget(config, where, cpu, beside) - less, lengths=lengths,
+    )  # fmt: skip
+
+
 def estimate(config: Config, machine: Machine | None = None, beside: int | None = None) -> Estimate:
     """The memory that training with ``config`` will need.
 
@@ -260,11 +298,18 @@ def estimate(config: Config, machine: Machine | None = None, beside: int | None 
     cpu = runs_on_cpu(config) if machine is None else config.model.device == "cpu"
     where = machine or this_machine(cpu)
     compute = compute_bytes(config, cpu=cpu)
+    budget = _budget(config, where, cpu, beside)
+    measured = find(memory_digest(config, geometry, "cpu" if cpu else where.card))
+    spare: Spare | None = None
+    if config.memory.use_spare:
+        spare = choose_spare(config, geometry, where, cpu=cpu, compute=compute, budget=budget)
+        config = with_kept(config, spare.layers, spare.weights)
     low, found, high = needed(config, geometry, where, cpu=cpu, compute=compute)
     terms = {name: found.terms.get(name, 0) for name in TERM_TITLES}
     reserved = sum(size for name, size in terms.items() if name not in OUTSIDE)
-    budget = _budget(config, where, cpu, beside)
-    measured = find(memory_digest(config, geometry, "cpu" if cpu else where.card))
+    notes = _measured_notes(measured) if measured else _notes(config, geometry, found, where, beside)
+    if spare is not None:
+        notes = (*notes, spare_sentence(spare, geometry.layers))
     total = sum(terms.values())
     return Estimate(
         fits=(total if measured is None else measured.peak_bytes) <= budget,
@@ -277,7 +322,8 @@ def estimate(config: Config, machine: Machine | None = None, beside: int | None 
         beside_bytes=None if cpu else beside,
         terms=terms,
         phases=found.phases,
-        notes=_measured_notes(measured) if measured else _notes(config, geometry, found, where, beside),
+        notes=notes,
         measured=measured,
         on_cpu=cpu,
+        spare=spare,
     )

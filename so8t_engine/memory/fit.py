@@ -59,12 +59,20 @@ def leaving_room(config: Config, beside: int | None, total: int | None) -> Confi
     return with_changes(config, {"memory.limit_gib": room})
 
 
+def _without_spare(config: Config) -> Config:
+    """Spare memory is used only where everything fits without: it decides nothing here, and takes time."""
+    memory = config.memory.model_copy(update={"use_spare": False})
+    return config.model_copy(update={"memory": memory})
+
+
 def longest_sequence(config: Config) -> int:
     """The longest ``data.max_length`` that fits, or 0 where not even 16 tokens do.
 
     Raises:
         ModelError: as `estimate` does.
     """
+
+    config = _without_spare(config)
 
     def fits(length: int) -> bool:
         return estimate(with_changes(config, {"data.max_length": length})).fits
@@ -145,6 +153,8 @@ def _free(config: Config) -> Iterator[list[Change]]:
         yield [({"memory.layers": "lean"}, _("Lean decoder layers: the same results, and faster."))]
     if config.memory.loss_path == "full":
         yield [({"memory.loss_path": "chunked"}, _("The loss in chunks of tokens: the same result."))]
+    if config.memory.kept_weights and config.model.quantization != "none":
+        yield [({"memory.kept_weights": 0}, _("Weights dequantised for the moment of use: somewhat slower."))]
     kept = config.memory.kept_layers
     if kept and config.training.gradient_checkpointing:
         yield [
@@ -210,6 +220,12 @@ def suggestions(config: Config) -> list[Suggestion]:
     before = estimate(config)
     if before.fits:
         return []
+    if config.memory.use_spare:
+        # Only a probe can have found that too much was kept.
+        change = ({"memory.use_spare": False}, _("Spare memory is left alone: somewhat slower."))
+        if (made := _suggestion(config, before, [change])) is not None:
+            return [made]
+        config = _without_spare(config)
     found: list[Suggestion] = []
     for options in _candidates(config):
         for changes, text in options:

@@ -71,8 +71,16 @@ def weight(tape: Tape, shape: LayerShape, linear: LinearShape) -> Held | None:
     return tape.add(WEIGHT, linear.inputs * linear.outputs * shape.width)
 
 
-def linear_forward(tape: Tape, shape: LayerShape, linear: LinearShape, tokens: int, *, train: bool) -> Held:
-    """y = s B A x + W x of so many tokens; the caller holds W."""
+def linear_forward(
+    tape: Tape,
+    shape: LayerShape,
+    linear: LinearShape,
+    tokens: int,
+    *,
+    train: bool,
+    lows: list[Held] | None = None,
+) -> Held:
+    """y = s B A x + W x of so many tokens; the caller holds W, and s A x where it gives a list for it."""
     width = shape.width
     if not linear.rank:
         return tape.add(WORK, tokens * linear.outputs * width)
@@ -82,7 +90,11 @@ def linear_forward(tape: Tape, shape: LayerShape, linear: LinearShape, tokens: i
     tape.drop(copy, dropped)
     copy = _copy(tape, shape, linear.rank * linear.outputs)
     out = tape.add(WORK, tokens * linear.outputs * width)
-    tape.drop(copy, low)
+    tape.drop(copy)
+    if lows is None:
+        tape.drop(low)
+    else:
+        lows.append(low)
     return out
 
 
@@ -118,9 +130,10 @@ def attention_forward(tape: Tape, shape: LayerShape, *, train: bool, keep: bool)
     count, width = shape.count, shape.width
     normed = tape.add(WORK, shape.states)
     outs = []
+    lows: list[Held] | None = [] if keep else None
     for linear in shape.projections:
         stored = weight(tape, shape, linear)
-        outs.append(linear_forward(tape, shape, linear, count, train=train))
+        outs.append(linear_forward(tape, shape, linear, count, train=train, lows=lows))
         tape.drop(stored)
     tape.drop(normed)
     mixed = tape.add(WORK, count * shape.output.inputs * width)
@@ -128,12 +141,12 @@ def attention_forward(tape: Tape, shape: LayerShape, *, train: bool, keep: bool)
     if not keep:
         tape.drop(sums)
     stored = weight(tape, shape, shape.output)
-    added = linear_forward(tape, shape, shape.output, count, train=train)
+    added = linear_forward(tape, shape, shape.output, count, train=train, lows=lows)
     tape.drop(stored)
     if not keep:
         tape.drop(*outs, mixed)
         return added, []
-    return added, [*outs, mixed, sums]
+    return added, [*outs, mixed, sums, *(lows or ())]
 
 
 def tiles(shape: LayerShape, *, every: bool = False) -> list[int]:
@@ -143,21 +156,24 @@ def tiles(shape: LayerShape, *, every: bool = False) -> list[int]:
 
 
 def mlp_forward(tape: Tape, shape: LayerShape, *, train: bool, keep: bool = False) -> tuple[Held, list[Held]]:
-    """h + mlp(norm(h)), tile by tile; and the outputs of gate and up, which stay with ``keep``."""
+    """h + mlp(norm(h)), tile by tile; and with ``keep`` what stays: outputs of gate and up, s A x."""
     weights = [weight(tape, shape, linear) for linear in (*shape.expand, shape.contract)]
     out = tape.add(WORK, shape.states)
     kept: list[Held] = []
     before: Held | None = None
     for tokens in tiles(shape, every=keep):
         normed = tape.add(WORK, tokens * shape.hidden * shape.width)
-        outs = [linear_forward(tape, shape, linear, tokens, train=train) for linear in shape.expand]
+        lows: list[Held] | None = [] if keep else None
+        outs = [
+            linear_forward(tape, shape, linear, tokens, train=train, lows=lows) for linear in shape.expand
+        ]
         tape.drop(normed)
         active = tape.add(WORK, tokens * shape.contract.inputs * shape.width)
-        if keep:
-            kept += outs
-        else:
+        if not keep:
             tape.drop(*outs)
-        result = linear_forward(tape, shape, shape.contract, tokens, train=train)
+        result = linear_forward(tape, shape, shape.contract, tokens, train=train, lows=lows)
+        if lows is not None:
+            kept += [*outs, *lows]
         tape.drop(active, before)
         before = result
     tape.drop(before, *weights)
@@ -207,7 +223,9 @@ def mlp_backward(tape: Tape, shape: LayerShape, kept: list[Held] | None = None) 
     normed: Held | None = None
     summed: Held | None = None
     last: Held | None = None
-    for number, tokens in enumerate(tiles(shape, every=kept is not None)):
+    parts = tiles(shape, every=kept is not None)
+    each = 0 if kept is None else len(kept) // len(parts)
+    for number, tokens in enumerate(parts):
         part = tokens * shape.hidden * shape.width
         fresh = tape.add(WORK, part)
         tape.drop(normed)
@@ -215,7 +233,7 @@ def mlp_backward(tape: Tape, shape: LayerShape, kept: list[Held] | None = None) 
         if kept is None:
             outs = [linear_forward(tape, shape, linear, tokens, train=True) for linear in shape.expand]
         else:
-            outs = kept[number * len(shape.expand) : (number + 1) * len(shape.expand)]
+            outs = kept[number * each : (number + 1) * each]
         active = tape.add(WORK, tokens * shape.contract.inputs * shape.width)
         grad, pair = linear_backward(tape, shape, shape.contract, tokens)
         sums.take(shape.contract.name, pair)

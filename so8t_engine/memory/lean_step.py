@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from so8t_engine.memory.lean_layers import F32, WORK, LayerShape, layer_backward, layer_forward
+from so8t_engine.memory.lean_layers import F32, WORK, LayerShape, LinearShape, layer_backward, layer_forward
 from so8t_engine.memory.tape import Tape, rounded
 
 SAVED, LOGITS = "saved_activations", "logits"
@@ -40,6 +40,7 @@ class StepShape:
         gate_final: the gate before the head. labelled: tokens that carry loss, all of them at worst.
         accumulated: gradients of an earlier pass are there.
         lora_per_layer: bytes of a layer's LoRA gradients, float32.
+        whole: so many of the first layers hold their weights dequantised.
     """
 
     layer: LayerShape
@@ -54,6 +55,7 @@ class StepShape:
     gate_final: bool
     accumulated: bool
     lora_per_layer: int
+    whole: int = 0
 
     def site_of(self, layer: int) -> str | None:
         return self.site if layer in self.gated else None
@@ -76,9 +78,24 @@ class LayerCost:
     backward_terms: dict[str, int]
 
 
-def layer_cost(shape: StepShape, site: str | None, recompute: bool) -> LayerCost:
+def _held(layer: LayerShape) -> LayerShape:
+    """The same layer where no weight is dequantised for the moment of use."""
+
+    def held(linear: LinearShape) -> LinearShape:
+        return replace(linear, kind="none")
+
+    return replace(
+        layer,
+        projections=tuple(map(held, layer.projections)),
+        output=held(layer.output),
+        expand=tuple(map(held, layer.expand)),
+        contract=held(layer.contract),
+    )
+
+
+def layer_cost(shape: StepShape, site: str | None, recompute: bool, whole: bool = False) -> LayerCost:
     """Go through a layer of this kind once forward and once backward."""
-    layer, tape = shape.layer, Tape()
+    layer, tape = _held(shape.layer) if whole else shape.layer, Tape()
     out, kept = layer_forward(tape, layer, site, train=True, keep=not recompute)
     tape.drop(out)
     held, forward, forward_terms = tape.now, tape.peak, tape.at_peak
@@ -131,10 +148,10 @@ def inputs_on_card(shape: StepShape, layer: int) -> int:
 
 def training_moment(shape: StepShape) -> Moment:
     """The highest moment of a micro-batch, forward and backward, beyond what is always there."""
-    kinds: dict[tuple[str | None, bool], LayerCost] = {}
+    kinds: dict[tuple[str | None, bool, bool], LayerCost] = {}
     costs: list[LayerCost] = []
     for layer in range(shape.layers):
-        kind = shape.site_of(layer), shape.recomputes(layer)
+        kind = shape.site_of(layer), shape.recomputes(layer), layer < shape.whole
         if kind not in kinds:
             kinds[kind] = layer_cost(shape, *kind)
         costs.append(kinds[kind])
@@ -210,9 +227,10 @@ def evaluation_moment(shape: StepShape) -> Moment:
     """The highest moment of a batch without gradients: ``shape.layer`` is the evaluation's batch."""
     highest = _Highest(_shared(shape))
     states = rounded(shape.layer.states)
-    for site in {shape.site_of(layer) for layer in range(shape.layers)}:
+    for site, whole in {(shape.site_of(layer), layer < shape.whole) for layer in range(shape.layers)}:
         tape = Tape()
-        layer_forward(tape, shape.layer, site, train=False, keep=False)
+        layer = _held(shape.layer) if whole else shape.layer
+        layer_forward(tape, layer, site, train=False, keep=False)
         highest.see("evaluation", states, tape.peak, tape.at_peak)
     tape = Tape()
     loss_forward(tape, shape, train=False)

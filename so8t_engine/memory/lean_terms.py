@@ -7,7 +7,7 @@ from dataclasses import replace
 from so8t_engine.config import Config
 from so8t_engine.memory.families import LEAN_TYPES
 from so8t_engine.memory.geometry import Linear, ModelGeometry
-from so8t_engine.memory.lean_layers import LayerShape, LinearShape
+from so8t_engine.memory.lean_layers import WEIGHT, LayerShape, LinearShape
 from so8t_engine.memory.lean_step import StepShape, evaluation_moment, training_moment
 from so8t_engine.memory.tape import rounded
 from so8t_engine.memory.terms import F32, Phase, resident
@@ -38,6 +38,12 @@ def _linear(config: Config, linear: Linear, adapted: set[str]) -> LinearShape:
     return LinearShape(linear.name, linear.inputs, linear.outputs, rank, config.model.quantization)
 
 
+def kept_weights(config: Config, geometry: ModelGeometry) -> int:
+    """Layers whose weights stay dequantised; none where they are not quantised."""
+    quantised = config.model.quantization != "none"
+    return min(config.memory.kept_weights, geometry.layers) if quantised else 0
+
+
 def step_shape(config: Config, geometry: ModelGeometry, *, compute: int, flash: bool) -> StepShape:
     """A micro-batch of rows that fill the sequence length."""
     adapted = {linear.name for linear in geometry.lora_targets(config.lora.targets)}
@@ -64,7 +70,7 @@ def step_shape(config: Config, geometry: ModelGeometry, *, compute: int, flash: 
         chunk=config.memory.loss_chunk if config.memory.loss_path == "chunked" else 2**31,
         gate_final=config.so8t.gate_final,
         accumulated=config.training.accumulation > 1 or (flash and may_record(config)),
-        lora_per_layer=gradients,
+        lora_per_layer=gradients, whole=kept_weights(config, geometry),
     )  # fmt: skip
 
 
@@ -79,6 +85,7 @@ def lean_phases(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: 
     always = resident(config, geometry, cpu=cpu, compute=compute)
     shape = step_shape(config, geometry, compute=compute, flash=not cpu)
     base = dict(always.terms)
+    base[WEIGHT] = shape.whole * sum(rounded(linear.parameters * compute) for linear in geometry.linears)
     count = shape.layer.count
     # Every micro-batch of a step is on the device: tokens, labels and mask.
     base["batch"] = config.training.accumulation * 3 * rounded(count * 8)

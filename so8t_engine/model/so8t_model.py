@@ -203,6 +203,7 @@ class SO8TModel(nn.Module):
             tile=config.memory.mlp_tile,
             recomputed=config.training.gradient_checkpointing,
             kept_layers=config.memory.kept_layers,
+            kept_weights=config.memory.kept_weights,
             offload=config.memory.offload_activations,
         )
 

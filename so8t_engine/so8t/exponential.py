@@ -25,13 +25,14 @@ _RADIUS = 0.3
 
 
 def skew_exponential(skew_B88: Tensor) -> Tensor:
-    """exp(A) of skew matrices (B, 8, 8), differentiable once.
+    """exp(A) of skew matrices (…, 8, 8), differentiable once.
 
     Computed in float64 and returned in the dtype of the input. A skew A has ‖A‖₂ ≤ ‖A‖_F/√2, which bounds
     the scaling. Reads one number back from the device to choose the number of squarings.
     """
-    rotation_B88: Tensor = _SkewExponential.apply(skew_B88.double())  # type: ignore[no-untyped-call]
-    return rotation_B88.to(skew_B88.dtype)
+    flat_B88 = skew_B88.double().flatten(0, -3)
+    rotation_B88: Tensor = _SkewExponential.apply(flat_B88)  # type: ignore[no-untyped-call]
+    return rotation_B88.to(skew_B88.dtype).view_as(skew_B88)
 
 
 def _squarings(skew_B88: Tensor) -> int:

@@ -26,8 +26,9 @@ class Event(BaseModel):
         run: the run's id.
     """
 
+    # Built when the first event comes: a window that only stands there needs none.
     model_config = ConfigDict(
-        frozen=True, extra="ignore", ser_json_inf_nan="strings", protected_namespaces=()
+        frozen=True, extra="ignore", ser_json_inf_nan="strings", protected_namespaces=(), defer_build=True
     )
 
     seq: int = 0
@@ -267,7 +268,7 @@ AnyEvent = Annotated[
     | EndEvent,
     Field(discriminator="type"),
 ]
-_adapter: TypeAdapter[Event] = TypeAdapter(AnyEvent)
+_adapter: TypeAdapter[Event] = TypeAdapter(AnyEvent, config=ConfigDict(defer_build=True))
 
 
 _SEAL = re.compile(rb',"crc":"([0-9a-f]{8})"\}\s*\Z')

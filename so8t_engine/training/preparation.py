@@ -15,10 +15,17 @@ from so8t_engine.data.rows import Row
 from so8t_engine.data.tokenize import Collator, Encoded, encode_row
 from so8t_engine.errors import DataError
 from so8t_engine.i18n import _
+from so8t_engine.memory.budget import runs_on_cpu, spare_for
+from so8t_engine.memory.lean_terms import may_record
+from so8t_engine.memory.machine import other_programs
+from so8t_engine.memory.needed import RECORDING_BYTES
+from so8t_engine.memory.spare import Spare, with_kept
 from so8t_engine.model.loading import load_base, load_tokenizer
 from so8t_engine.model.so8t_model import SO8TModel
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import ProgressEvent, WarningEvent
+from so8t_engine.training.recorded import LIMIT as RECORDINGS
+from so8t_engine.training.recorded import padded_length
 
 
 @dataclass
@@ -33,6 +40,9 @@ class Prepared:
     held_out: dict[str, list[Encoded]]
     collate: Collator
     facts: dict[str, Any] = field(default_factory=dict)
+    #: What memory that is left keeps; None where it is not used. And the settings that this comes to.
+    spare: Spare | None = None
+    as_chosen: Config | None = None
 
     @property
     def device(self) -> torch.device:
@@ -41,7 +51,8 @@ class Prepared:
     @property
     def max_evaluation_tokens(self) -> int:
         """Tokens of an evaluation batch: a training batch's, or a little more, since no gradients exist."""
-        return max(2048, self.config.training.batch_size * self.config.data.max_length)
+        config = self.as_chosen or self.config
+        return max(2048, config.training.batch_size * config.data.max_length)
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
@@ -78,9 +89,13 @@ def prepare(config: Config, control: RunControl) -> Prepared:
     if not encoded:
         raise DataError(_("There are no training rows in %(path)s.") % {"path": data.train})
     stage(2, _("loading the base model"))
+    # Before this process has a context on the card: what is used now is others'.
+    spare, chosen = _spare(config, encoded, held_out)
     base = load_base(config.model)
     stage(3, _("attaching LoRA and SO8T"))
-    model = SO8TModel(base, config)
+    model = SO8TModel(base, chosen)
+    if spare is not None and model.lean is not None:
+        model.lean.kept_shorter = spare.shorter
     stage(4, _("ready"))
     truncated = sum(row.truncated for row in encoded)
     if truncated:
@@ -102,9 +117,33 @@ def prepare(config: Config, control: RunControl) -> Prepared:
         train=encoded,
         held_out=held_out,
         collate=Collator(tokenizer.pad_token_id),
+        spare=spare,
+        as_chosen=chosen,
     )
     prepared.facts = _facts(prepared, time.perf_counter() - began, truncated)
     return prepared
+
+
+def _spare(
+    config: Config, rows: Sequence[Encoded], held_out: dict[str, list[Encoded]]
+) -> tuple[Spare | None, Config]:
+    """What memory that is left keeps, and the settings that this comes to, for the rows that there are."""
+    if not config.memory.use_spare:
+        return None, config
+    # Recorded passes have lengths that come round; of others these are as good as any.
+    lengths = {padded_length(len(row.input_ids), config.data.max_length) for row in rows}
+    on_card = not runs_on_cpu(config)
+    recordings = min(len(lengths), RECORDINGS) if on_card and may_record(config) else 1
+    every = max(*lengths, *(len(row.input_ids) for part in held_out.values() for row in part))
+    spare = spare_for(
+        config, every, sorted(lengths), beside=other_programs(config),
+        less=(recordings - 1) * RECORDING_BYTES,
+    )  # fmt: skip
+    chosen = with_kept(config, spare.layers, spare.weights)
+    if not config.training.packing:
+        data = config.data.model_copy(update={"max_length": min(config.data.max_length, every)})
+        chosen = chosen.model_copy(update={"data": data})
+    return spare, chosen
 
 
 def _encode(tokenizer: Any, rows: Sequence[Row], limit: int, control: RunControl) -> list[Encoded]:  # noqa: ANN401
@@ -122,6 +161,13 @@ def _facts(prepared: Prepared, seconds: float, truncated: int) -> dict[str, Any]
     own = sum(p.numel() for p in model.so8t.parameters())
     every = sum(p.numel() for p in trainable.values())
     lengths = [len(row.input_ids) for row in prepared.train]
+    kept: dict[str, Any] = {}
+    if prepared.spare is not None and model.lean is not None:
+        kept = {
+            "kept_layers": f"{model.lean.kept_layers} / {len(model.lean.layers)}",
+            "kept_weights": f"{model.lean.kept_weights} / {len(model.lean.layers)}",
+            "kept_shorter": [f"≤ {length}: {layers}" for length, layers in model.lean.kept_shorter],
+        }
     names = sorted({target.rpartition(".")[2] for target in model.targets})
     return {
         "device": str(prepared.device),
@@ -139,6 +185,7 @@ def _facts(prepared: Prepared, seconds: float, truncated: int) -> dict[str, Any]
         "rows_thinking": sum(row.response.startswith("<think-task>") for row in prepared.rows.train),
         "tokens_longest": max(lengths),
         "tokens_mean": sum(lengths) / len(lengths),
+        **kept,
         "threads": torch.get_num_threads(),
         "loading_seconds": seconds,
     }

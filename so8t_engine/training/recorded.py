@@ -39,6 +39,17 @@ SETTLING = 2
 Key = tuple[int, int, bool, bool]
 
 
+def _clear_workspaces() -> None:
+    """Give back what cuBLAS holds for each stream and thread; it is made again with the next product.
+
+    Only while nothing runs and no recording exists: a recording's kernels write into the workspaces that were
+    there when it was made.
+    """
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if clear is not None:
+        clear()
+
+
 def padded_length(length: int, longest: int) -> int:
     """A length not below ``length`` that comes round: at most a quarter longer, in steps of 16 or more."""
     step = 16
@@ -181,6 +192,7 @@ class RecordedPasses:
         self._recordings.clear()
         self._pool = None
         gc.collect()
+        _clear_workspaces()
         torch.cuda.empty_cache()
 
     # -- inside ------------------------------------------------------------------------------------
@@ -245,6 +257,7 @@ class RecordedPasses:
         drawn = generator.get_state()
         try:
             if not self._warm:
+                self._give_back_cached()
                 # Kernels are compiled and libraries choose theirs outside the recording.
                 self._stream.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(self._stream):
@@ -252,10 +265,8 @@ class RecordedPasses:
                 torch.cuda.synchronize()
                 assert self._model.gradients is not None
                 self._model.gradients.zero()
-            # Autograd's nodes of an earlier pass would bind this one to their stream; and what ordinary
-            # passes left cached cannot be used by a recording, whose memory is its own.
-            gc.collect()
-            torch.cuda.empty_cache()
+            # Autograd's nodes of an earlier pass would bind this one to their stream.
+            self._give_back_cached()
             head = self._model.causal_lm.lm_head.weight
             lean.angles_for(length, head.new_empty(()))
             hosts = lean.reserve_host(rows * max(length, self._longest) * head.shape[1], head.dtype)
@@ -278,6 +289,15 @@ class RecordedPasses:
         self._recordings[key] = _Recording(graph, inputs, names, values, [lean.angles, hosts])
         return self._recordings[key]
 
+    def _give_back_cached(self) -> None:
+        """What ordinary passes left cached: another stream, and a recording's own memory, cannot use it."""
+        gc.collect()
+        torch.cuda.synchronize()
+        if not self._recordings:
+            # Nor the products' workspaces of other streams, while none is part of a recording.
+            _clear_workspaces()
+        torch.cuda.empty_cache()
+
     def _give_up(self, generator: torch.Generator, drawn: Tensor) -> None:
         """Run passes as usual from now on; a recording that broke off leaves the generator in its midst."""
         self.active = False
@@ -287,4 +307,5 @@ class RecordedPasses:
         self._recordings.clear()
         self._pool = None
         gc.collect()
+        _clear_workspaces()
         torch.cuda.empty_cache()

@@ -48,12 +48,14 @@ class Recovery:
     Attributes:
         rows: that are computed at a time; None are all of a micro-batch.
         changes: a sentence for each change, in order.
+        given_up: of what was kept to save time: ``weights``, ``layers``.
     """
 
     def __init__(self, model: SO8TModel) -> None:
         self._model = model
         self.rows: int | None = None
         self.changes: list[str] = []
+        self.given_up: list[str] = []
 
     def state(self) -> dict[str, Any]:
         """What was changed, for a checkpoint."""
@@ -67,6 +69,7 @@ class Recovery:
             "checkpointing": self._model.checkpointing,
             "lean": own,
             "changes": list(self.changes),
+            "given_up": list(self.given_up),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -78,7 +81,8 @@ class Recovery:
             self._model.enable_checkpointing()
         lean, own = self._model.lean, state.get("lean")
         if lean is not None and own is not None:
-            lean.kept_layers = min(lean.kept_layers, int(own["kept_layers"]))
+            for what in state.get("given_up", () if own["kept_layers"] else ("layers",)):
+                self._give_up(str(what))
             lean.tile = min(lean.tile, int(own["tile"]))
             if own["offload"]:
                 lean.start_offload()
@@ -101,7 +105,9 @@ class Recovery:
             MemoryLimitError: there is nothing left to change.
         """
         rows = min(self.rows or largest, largest)
-        if rows > 1:
+        if (change := self._giving_up()) is not None:
+            pass  # what only saves time goes first
+        elif rows > 1:
             self.rows = -(-rows // 2)
             change = _("%(rows)d rows are computed at a time from now on; the effective batch stays.") % {
                 "rows": self.rows
@@ -112,15 +118,33 @@ class Recovery:
         self.changes.append(change)
         return change
 
+    def _giving_up(self) -> str | None:
+        """Give up what is kept to save time, the dearest in memory first; None where nothing is kept."""
+        lean = self._model.lean
+        if lean is not None and lean.kept_weights:
+            self._give_up("weights")
+            return _("All weights are dequantised for the moment of use from now on.")
+        if lean is not None and lean.recomputed and (lean.kept_layers or lean.kept_shorter):
+            self._give_up("layers")
+            return _("The activations of all layers are recomputed from now on.")
+        return None
+
+    def _give_up(self, what: str) -> None:
+        lean = self._model.lean
+        assert lean is not None
+        if what == "weights":
+            lean.kept_weights = 0
+        else:
+            lean.kept_layers, lean.kept_shorter = 0, ()
+        if what not in self.given_up:
+            self.given_up.append(what)
+
     def _saving(self, tokens: int) -> str:
         """Another way through the model that keeps less at a time; the result is the same."""
         model, lean = self._model, self._model.lean
         if not model.checkpointing:
             model.enable_checkpointing()
             return _("Gradient checkpointing is on from now on: about a third more time.")
-        if lean is not None and lean.kept_layers:
-            lean.kept_layers = 0
-            return _("The activations of all layers are recomputed from now on.")
         if lean is not None and not lean.offloads and lean.start_offload():
             return _("The layers' inputs wait in system memory from now on.")
         chunk = min(model.loss_chunk, tokens)

@@ -189,7 +189,7 @@ def _train_prepared(
     )
     total = planned_steps(config, len(prepared.train), len(trainer.batches))
     trainer.schedule = gate_schedule(config, total)
-    estimated = predict(config)
+    estimated = predict(prepared.as_chosen or config)
     predicted = memory_facts(estimated)
     facts = {"steps": total, "resumed_from": str(loaded.path) if loaded else ""}
     if world.size > 1:

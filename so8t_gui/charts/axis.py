@@ -8,8 +8,10 @@ from typing import Any
 import pyqtgraph as pg
 from PySide6.QtCore import QRectF
 from PySide6.QtGui import QFont, QFontMetrics, QPainter
+from PySide6.QtWidgets import QWidget
 
 from so8t_gui import theme
+from so8t_gui.charts.stamp import Stamp
 from so8t_gui.models.clock import format_duration
 
 #: Between two numbers beside each other, in pixels.
@@ -22,6 +24,8 @@ class NumberAxis(pg.AxisItem):  # type: ignore[misc]
     def __init__(self, orientation: str) -> None:
         super().__init__(orientation)
         self.durations = False
+        self._stamp = Stamp()
+        self._drawn = 0
         #: The numbers that stand there: place, alignment and text of each.
         self.shown_texts: list[tuple[QRectF, Any, str]] = []
         colours = theme.current()
@@ -38,6 +42,16 @@ class NumberAxis(pg.AxisItem):  # type: ignore[misc]
             self.setWidth(metrics.horizontalAdvance("0.00015") + 10)
         else:
             self.setHeight(metrics.height() * 2 + 6)
+
+    def paint(self, p: QPainter, opt: object, widget: QWidget | None) -> None:
+        """pyqtgraph's hook: numbers and grid are drawn when they change, not whenever a line does."""
+        if self.picture is None:
+            self._drawn += 1
+
+        def draw(painter: QPainter) -> None:
+            pg.AxisItem.paint(self, painter, opt, widget)
+
+        self._stamp.paint(p, self.boundingRect(), widget, (self._drawn,), draw)
 
     def generateDrawSpecs(self, p: QPainter) -> Any:  # noqa: ANN401
         """pyqtgraph's hook: numbers that would touch one that is drawn already are left out."""

@@ -15,6 +15,7 @@ from so8t_gui.charts.plot import marks_in_words
 from so8t_gui.charts.series import Series, format_value, unbroken
 from so8t_gui.models.buffers import Columns
 from so8t_gui.models.marks import Marks
+from so8t_gui.widgets.steady import SteadyBox
 
 #: Of a chart's height that its readings may take.
 MOST = 0.3
@@ -39,6 +40,8 @@ class ChartLegend(QFrame):
         self.along = "step"
         self.marks: Marks | None = None
         self._legend = self.make_legend()
+        #: Holds the readings, so that a new figure in them does not lay out the whole window.
+        self.readings = SteadyBox(self._legend)
         self._cursor: float | None = None
         self._series: dict[str, Series] = {}
         self._sources: dict[str, Columns] = {}
@@ -72,6 +75,7 @@ class ChartLegend(QFrame):
         text = "&nbsp;&nbsp; ".join(parts)
         if text != self._legend.text():
             self._legend.setText(text)
+        self.readings.fit()
         marks = marks_in_words(self.marks) if self.marks is not None else ""
         told = "; ".join([*words, *notes, *([marks] if marks else [])])
         if told != self.accessibleDescription():

@@ -105,7 +105,7 @@ class LineChart(ChartRanges):
         layout.setContentsMargins(10, 7, 8, 4)
         layout.setSpacing(1)
         layout.addWidget(self.header)
-        layout.addWidget(self._legend)
+        layout.addWidget(self.readings)
         self._stack = QStackedLayout()
         layout.addLayout(self._stack, 1)
         # Into a layout that has its place: it shows the first at once, else as a window of its own.

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QWidget
 
 from so8t_engine.i18n import _
 from so8t_gui import theme
+from so8t_gui.charts.stamp import Stamp
 from so8t_gui.models.marks import Kind, Marks
 from so8t_gui.models.names import PHASES, shown
 
@@ -42,6 +43,7 @@ class MarkLayer(pg.GraphicsObject):  # type: ignore[misc]
         self.x = "step"
         #: Name of a phase → how strongly its band is tinted.
         self.shades = dict(zip(PHASES, BAND_SHADES, strict=False))
+        self._stamp = Stamp()
         self.setZValue(-50)
 
     def boundingRect(self) -> QRectF:
@@ -51,9 +53,19 @@ class MarkLayer(pg.GraphicsObject):  # type: ignore[misc]
         self.prepareGeometryChange()
         self.update()
 
-    def paint(self, painter: QPainter, *_args: object) -> None:
-        if self.marks is None:
+    def paint(self, painter: QPainter, _option: object = None, widget: QWidget | None = None) -> None:
+        marks = self.marks
+        if marks is None or not (marks.phases or any(marks.count(kind) for kind in MARK_ROLES)):
             return
+        view = self._box.viewRect()
+        last = marks.phases[-1] if marks.phases else None
+        # Marks are only ever added, or cut off together with the last phase's end.
+        ends = tuple((marks.count(kind), *marks.rows[kind].step[-1:]) for kind in MARK_ROLES)
+        key = (id(marks), self.x, len(marks.phases), last, ends, id(self.shades), view.getCoords())
+        self._stamp.paint(painter, view, widget, key, self._paint)
+
+    def _paint(self, painter: QPainter) -> None:
+        assert self.marks is not None
         view = self._box.viewRect()
         colours = theme.current()
         pixel = view.width() / max(1.0, self._box.width())

@@ -36,6 +36,7 @@ class PreviewChart(LineChart):
 
     def __init__(self, title: str, lines: int) -> None:
         super().__init__(title)
+        self.readings.fits = False
         self.setObjectName("preview")  # no frame: it stands in a card already
         self._layout.setContentsMargins(0, 4, 0, 0)
         self._words: dict[str, str] = {}
@@ -73,7 +74,7 @@ class PreviewChart(LineChart):
     def _fit(self) -> None:
         """As high as its parts: the readings may take several lines, and the plot stays as high as it is."""
         words = self._legend.heightForWidth(max(self.width(), 1))
-        self._legend.setFixedHeight(words)
+        self.readings.setFixedHeight(words)
         margins = self._layout.contentsMargins()
         parts = self.header.sizeHint().height() + words + self.plot.height() + 2 * self._layout.spacing()
         self.setFixedHeight(parts + margins.top() + margins.bottom())

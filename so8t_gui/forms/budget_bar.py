@@ -206,7 +206,8 @@ class BudgetCard(QFrame):
         """Show ``estimate``, and the suggestions when it does not fit."""
         self._estimate, self._suggestions = estimate, suggestions
         self.bar.show_estimate(estimate)
-        self.sentence.setText(estimate.sentence)
+        chosen = () if estimate.spare is None else estimate.notes[-1:]
+        self.sentence.setText(" ".join((estimate.sentence, *chosen)))
         self.reason.setText(estimate.reason)
         for label, (_title, names) in zip(self._sizes, SEGMENTS, strict=True):
             label.setText(f"{gib(sum(estimate.terms.get(name, 0) for name in names))} GiB")

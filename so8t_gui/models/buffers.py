@@ -39,6 +39,8 @@ class Columns:
         self._length = 0
         self._data: dict[str, FloatArray] = {key: self._fresh(key, capacity)}
         self._pyramids: dict[str, Pyramid] = {}
+        #: Up to which row a column is known to hold no reading.
+        self._blank: dict[str, int] = {}
         #: Grows when rows are dropped: what was derived from them must be derived anew.
         self.generation = 0
 
@@ -64,13 +66,18 @@ class Columns:
             column[self._length] = MISSING if value is None else value
         self._length += 1
 
-    def extend(self, rows: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Add many rows, given as arrays of equal length by column."""
+    def extend(self, rows: Mapping[str, npt.NDArray[Any]], *, copy: bool = True) -> None:
+        """Add many rows, given as arrays of equal length by column.
+
+        Not to ``copy`` is for who has just read them and does not use them any more.
+        """
         count = len(next(iter(rows.values())))
         if not self._length and count >= self._capacity:
             # The usual way of a past run: all of it at once, and nothing to keep.
             self._capacity = self._length = count
-            self._data = {name: values.astype(self._fresh(name, 0).dtype) for name, values in rows.items()}
+            self._data = {
+                name: values.astype(self._fresh(name, 0).dtype, copy=copy) for name, values in rows.items()
+            }
             return
         self._reserve(count)
         for name, values in rows.items():
@@ -128,9 +135,21 @@ class Columns:
         column = self._data.get(name)
         if column is None or not self._length:
             return False
-        # The ends first: a column with readings nearly always has one there.
-        ends = np.isfinite(column[0]) or np.isfinite(column[self._length - 1])
-        return bool(ends or np.isfinite(column[: self._length]).any())
+        # The ends first: a column with readings nearly always has one there. One without any is asked again
+        # at each drawing, and only its new rows are looked at.
+        if np.isfinite(column[0]) or np.isfinite(column[self._length - 1]):
+            return True
+        blank = self._blank.get(name, 0)
+        if np.isfinite(column[blank : self._length]).any():
+            return True
+        self._blank[name] = self._length
+        return False
+
+    def prepare(self) -> None:
+        """Do now, in the thread that reads a long run, what the first drawing would else wait for."""
+        for name in self._data:
+            if name not in ASCENDING and self.has_any(name):
+                self._pyramids.setdefault(name, Pyramid()).update(self.view(name))
 
     def truncate_from(self, value: float) -> None:
         """Drop the rows whose key is at least ``value``: a resumed run walks those steps again."""
@@ -140,6 +159,7 @@ class Columns:
         for column in self._data.values():
             column[keep : self._length] = MISSING
         self._length = keep
+        self._blank = {name: min(row, keep) for name, row in self._blank.items()}
         self.generation += 1
         for pyramid in self._pyramids.values():
             pyramid.truncate(keep)

@@ -61,6 +61,8 @@ class _Digestion:
                 model.digest([rare[border][1]])
             index = border + 1
         self._newest()
+        for table in (model.steps, model.gate, model.memory):
+            table.prepare()
         model.revision += 1
 
     def _rewind(self, end: int) -> None:
@@ -112,23 +114,29 @@ class _Digestion:
         terms = {
             TERM + name.removeprefix(TERMS): values for name, values in rows.items() if name.startswith(TERMS)
         }
-        model.steps.extend({"step": rows["step"], "elapsed": elapsed, **{n: rows[n] for n in names}, **terms})
+        # Steps are looked up again, see `_take_memory`, and a rewind would write into them.
+        places = {"step": rows["step"].copy(), "elapsed": elapsed}
+        model.steps.extend(places | {name: rows[name] for name in names} | terms, copy=False)
         for row in np.flatnonzero(~np.isfinite(rows["loss"])):
             model.marks.add(Kind.NAN, float(rows["step"][row]), float(elapsed[row]))
         for seconds in rows["step_s"][-50:]:
             model.clock.on_step(float(seconds))
-        model.last_step = _PLACE.model_copy(update={"step": int(rows["step"][-1]), "of": int(rows["of"][-1])})
+        of = int(rows["of"][-1]) if "of" in rows else 0
+        model.last_step = _PLACE.model_copy(update={"step": int(rows["step"][-1]), "of": of})
         model.progress = None
 
     def _take_gate(self, rows: Columns, elapsed: Array) -> None:
         model = self._model
-        changes = np.flatnonzero(np.diff(rows[PHASE], prepend=-1))
-        for row in changes:
-            name = self._blocks.phases[int(rows[PHASE][row])]
-            model.marks.enter(name, float(rows["step"][row]), float(elapsed[row]))
-        distance = np.abs(rows["alpha"] - rows["final_target"])
-        columns = {name: rows[name] for name in ("step", "alpha", "target", "g")}
-        model.gate.extend(columns | {"elapsed": elapsed, "distance": distance})
+        # Who overlays many runs has read only what is drawn of each.
+        if PHASE in rows:
+            for row in np.flatnonzero(np.diff(rows[PHASE], prepend=-1)):
+                name = self._blocks.phases[int(rows[PHASE][row])]
+                model.marks.enter(name, float(rows["step"][row]), float(elapsed[row]))
+        columns: Columns = {n: rows[n] for n in ("step", "alpha", "target", "g") if n in rows}
+        columns["elapsed"] = elapsed
+        if "final_target" in rows:
+            columns["distance"] = np.abs(rows["alpha"] - rows["final_target"])
+        model.gate.extend(columns, copy=False)
 
     def _take_memory(self, rows: Columns, elapsed: Array) -> None:
         model = self._model
@@ -152,7 +160,7 @@ class _Digestion:
             fact = model.facts.get(name)
             known = isinstance(fact, int | float)
             table[name] = np.full(len(step), fact / GIB if known and fact is not None else np.nan)
-        model.memory.extend({"step": step, "elapsed": elapsed, **table})
+        model.memory.extend({"step": step, "elapsed": elapsed, **table}, copy=False)
 
     def _newest(self) -> None:
         """The newest events themselves, which words and figures are made from."""

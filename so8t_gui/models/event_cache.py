@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
 import platformdirs
 
 from so8t_engine.history.event_blocks import EventBlocks
+from so8t_engine.history.event_index import read_blocks, write_blocks
+from so8t_engine.history.event_indexer import ENDING
 
-VERSION = 2
+VERSION = 3
 #: Shorter files are read as quickly as their cache.
 WORTHWHILE_BYTES = 4_000_000
 PROOF_BYTES = 65_536
@@ -35,7 +35,7 @@ def cache_folder() -> Path:
 def cache_file(events: Path) -> Path:
     """The cache of one event file, named by its absolute path."""
     name = hashlib.sha256(str(events.absolute()).encode()).hexdigest()[:32]
-    return cache_folder() / f"{name}.npz"
+    return cache_folder() / f"{name}{ENDING}"
 
 
 def _proof(file: BinaryIO, offset: int) -> str:
@@ -54,56 +54,28 @@ def load(events: Path, only: Mapping[str, Collection[str]] | None = None) -> Eve
         only: by frequent type the columns that are wanted, for who overlays many runs.
     """
     try:
-        with events.open("rb") as file, np.load(cache_file(events), allow_pickle=False) as held:
-            head: dict[str, Any] = json.loads(bytes(held["head"]).decode())
-            offset = int(head["offset"])
+        head, blocks = read_blocks(cache_file(events), only)
+        offset = int(head["offset"])
+        with events.open("rb") as file:
             file.seek(0, os.SEEK_END)
             if head["version"] != VERSION or offset > file.tell() or _proof(file, offset) != head["proof"]:
                 return None
-            blocks = EventBlocks(
-                offset, int(head["lines"]), phases=list(head["phases"]), arrived=head["arrived"]
-            )
-            blocks.newest = {kind: text.encode() for kind, text in head["newest"].items()}
-            for kind, names in head["columns"].items():
-                if only is not None:
-                    names = [name for name in names if name in {"line", "step", "time", *only.get(kind, ())}]
-                    names = names if kind in only else []
-                if names:
-                    blocks.frequent[kind] = [{name: held[f"{kind}/{name}"] for name in names}]
-            texts = bytes(held["rare"]).split(b"\n")
-            blocks.rare = list(zip(held["places"].tolist(), texts, strict=False))
-            return blocks
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # the cache is a convenience: without it the file itself is read
+    blocks.offset = offset
+    return blocks
 
 
 def save(events: Path, blocks: EventBlocks) -> None:
     """Keep ``blocks`` for `load`; silently not, where the folder cannot be written."""
-    joined = {kind: blocks.joined(kind) if parts else {} for kind, parts in blocks.frequent.items()}
-    arrays = {f"{kind}/{name}": column for kind, table in joined.items() for name, column in table.items()}
     with contextlib.suppress(OSError), events.open("rb") as file:
-        head = {
-            "version": VERSION,
-            "offset": blocks.offset,
-            "lines": blocks.lines,
-            "phases": blocks.phases,
-            "arrived": blocks.arrived,
-            "newest": {kind: text.decode() for kind, text in blocks.newest.items()},
-            "columns": {kind: list(table) for kind, table in joined.items()},
-            "proof": _proof(file, blocks.offset),
-        }
+        head = {"version": VERSION, "offset": blocks.offset, "proof": _proof(file, blocks.offset)}
         target = cache_file(events)
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as out:
-                np.savez(
-                    out,
-                    head=np.frombuffer(json.dumps(head).encode(), np.uint8),
-                    rare=np.frombuffer(b"\n".join(text for _place, text in blocks.rare), np.uint8),
-                    places=np.array([place for place, _text in blocks.rare], np.int64),
-                    **arrays,  # type: ignore[arg-type]
-                )
+                write_blocks(out, blocks, head)
             Path(name).replace(target)
         except OSError:
             Path(name).unlink(missing_ok=True)
@@ -112,6 +84,8 @@ def save(events: Path, blocks: EventBlocks) -> None:
 
 
 def _forget_oldest(folder: Path) -> None:
-    files = sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in folder.glob("*.npz"):  # of earlier versions
+        old.unlink(missing_ok=True)
+    files = sorted(folder.glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in files[KEPT:]:
         path.unlink(missing_ok=True)

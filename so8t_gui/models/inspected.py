@@ -46,6 +46,11 @@ class Inspected:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def read(self) -> int:
+        """How many files `travel` has taken in, damaged ones among them."""
+        return self._read
+
     def at(self, index: int) -> RotationSet:
         """The rotations of one file. Raises `RunError`."""
         if index not in self._sets:

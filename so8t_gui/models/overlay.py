@@ -4,6 +4,6 @@ from __future__ import annotations
 
 #: Columns that an overlay draws, by frequent type of event; nothing else is read of a long run.
 WANTED = {
-    "step": ("of", "loss", "lr", "grad_norm", "tokens_per_s", "step_s"),
-    "gate": ("alpha", "target", "final_target", "g", "phase"),
+    "step": ("loss", "lr", "grad_norm", "tokens_per_s", "step_s"),
+    "gate": ("alpha",),
 }

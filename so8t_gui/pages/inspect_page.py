@@ -304,8 +304,13 @@ class InspectPage(QWidget):
         self.angles.draw(both(first, second, "first", "second"))
 
     def _draw_travel(self) -> None:
-        if self.first is not None:
-            self.travel.draw(self.first.travel)
+        first = self.first
+        if first is None:
+            return
+        # A part of the training must not look like the whole of it.
+        part = _("still reading: %(done)d of %(of)d snapshots") % {"done": first.read, "of": len(first)}
+        self.travel.set_note(part if first.read < len(first) else "")
+        self.travel.draw(first.travel)
 
     def shut_down(self) -> None:
         """Stop reading."""

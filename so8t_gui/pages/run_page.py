@@ -102,7 +102,7 @@ class RunPage(QWidget):
 
     def _on_digested(self) -> None:
         self.view.poke()
-        self.controls.refresh()
+        self.controls.refresh_soon()
         self._announce()
 
     def _announce(self) -> None:

@@ -13,8 +13,10 @@ from so8t_gui.models.clock import format_duration
 from so8t_gui.models.run_model import RunModel
 from so8t_gui.plain import plain_tooltip
 from so8t_gui.run_controller import RunController
+from so8t_gui.widgets.steady import SteadyLabel
 
 MISSING_TEXT = "—"
+SOON_MS = 150
 
 #: Shown from the click until the state event follows.
 ASKED: dict[Command, str] = {
@@ -55,23 +57,26 @@ class ControlBar(QFrame):
             button.clicked.connect(lambda _checked=False, c=command: self.command_clicked.emit(c))
             self.buttons[command] = button
         self.buttons[Command.ABORT].setProperty("role", "danger")
-        self.state = self._label("state")
+        self.state = self._label("state", SteadyLabel())
         self.state.setAccessibleName(_("State of the run"))
         self.detail = self._label("muted")
         self.detail.setWordWrap(True)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setAccessibleName(_("Progress"))
-        self.figures = self._label("muted")
+        self.figures = self._label("muted", SteadyLabel())
+        self.figures.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self._arrange()
         self._second = QTimer(self)
         self._second.setInterval(1000)
         self._second.timeout.connect(self.refresh)
+        self._soon = QTimer(self, singleShot=True, interval=SOON_MS)
+        self._soon.timeout.connect(self.refresh)
         self.refresh()
 
     @staticmethod
-    def _label(name: str) -> QLabel:
-        label = QLabel()
+    def _label(name: str, label: QLabel | None = None) -> QLabel:
+        label = label or QLabel()
         label.setObjectName(name)
         label.setTextFormat(Qt.TextFormat.PlainText)
         return label
@@ -98,6 +103,11 @@ class ControlBar(QFrame):
         """Whether the settings allow a start, and if not why not."""
         self._startable = (possible, reason)
         self.refresh()
+
+    def refresh_soon(self) -> None:
+        """Bring figures up to date, a few times a second however many events there are."""
+        if not self._soon.isActive():
+            self._soon.start()
 
     def refresh(self) -> None:
         """Bring everything in line with the controller and its model."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
@@ -23,31 +24,42 @@ from PySide6.QtWidgets import (
 )
 
 from so8t_engine.i18n import _
-from so8t_gui.charts.evaluation_panel import EvaluationPanel
 from so8t_gui.charts.gate_panel import GatePanel
 from so8t_gui.charts.memory_panel import MemoryPanel
 from so8t_gui.charts.overview import OverviewBoard
-from so8t_gui.charts.rotation_panel import RotationPanel
-from so8t_gui.charts.samples_panel import SamplesPanel
-from so8t_gui.charts.threshold_panel import ThresholdPanel
 from so8t_gui.models.names import FACTS, fact_value, shown
 from so8t_gui.models.run_model import RunModel
 from so8t_gui.preferences import Preferences
 from so8t_gui.widgets.log_pane import LogPane
-from so8t_gui.widgets.report_view import ReportView
+
+# Each is imported when its tab is first looked at.
+if TYPE_CHECKING:
+    from so8t_gui.charts.evaluation_panel import EvaluationPanel
+    from so8t_gui.charts.rotation_panel import RotationPanel
+    from so8t_gui.charts.samples_panel import SamplesPanel
+    from so8t_gui.charts.threshold_panel import ThresholdPanel
+    from so8t_gui.widgets.report_view import ReportView
+
 
 REDRAW_MS = 50
+#: Of the window's time that drawing may take: after a costly redrawing it rests the longer.
+SHARE = 0.2
+MOST_MS = 1000
 #: Between two pieces of one redrawing: the window hears keys and the pointer there.
 PIECE_MS = 4
 
 
 class RunView(QWidget):
-    """Draws a `RunModel` at most twenty times a second, only what is visible, only when it changed."""
+    """Draws a `RunModel` at most twenty times a second, only what is visible, only when it changed.
+
+    Where a redrawing takes long, on a slow computer or a large screen, it comes less often.
+    """
 
     def __init__(self, preferences: Preferences | None = None, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._waiting: deque[Callable[[], None]] = deque()
         self._once_more = False
+        self._rest_ms, self._began = REDRAW_MS, 0.0
         self.model = RunModel()
         self.folder: Path | None = None
         self.redraws = 0
@@ -120,6 +132,8 @@ class RunView(QWidget):
     @cached_property
     def rotations(self) -> RotationPanel:
         """R_safe, R_cmd and M."""
+        from so8t_gui.charts.rotation_panel import RotationPanel
+
         panel = RotationPanel()
         layout = self._so8t.layout()
         assert isinstance(layout, QHBoxLayout)
@@ -129,6 +143,8 @@ class RunView(QWidget):
     @cached_property
     def evaluation(self) -> EvaluationPanel:
         """What was measured on held-out rows."""
+        from so8t_gui.charts.evaluation_panel import EvaluationPanel
+
         panel = EvaluationPanel()
         layout = self._evaluation.layout()
         assert layout is not None
@@ -147,6 +163,8 @@ class RunView(QWidget):
     @cached_property
     def report(self) -> ReportView:
         """What ``so8t evaluate`` wrote about the run."""
+        from so8t_gui.widgets.report_view import ReportView
+
         view = ReportView()
         layout = self._report.layout()
         assert layout is not None
@@ -161,6 +179,8 @@ class RunView(QWidget):
     @cached_property
     def samples(self) -> SamplesPanel:
         """What the model wrote during training."""
+        from so8t_gui.charts.samples_panel import SamplesPanel
+
         panel = SamplesPanel()
         layout = self._samples.layout()
         assert layout is not None
@@ -170,6 +190,8 @@ class RunView(QWidget):
     @cached_property
     def thresholds(self) -> ThresholdPanel:
         """What thresholds of the decision rule would have done."""
+        from so8t_gui.charts.threshold_panel import ThresholdPanel
+
         panel = ThresholdPanel()
         layout = self._thresholds.layout()
         assert layout is not None
@@ -188,7 +210,7 @@ class RunView(QWidget):
             # Pieces of this redrawing may be drawn already without what has come now.
             self._once_more = True
         elif not self._timer.isActive() and self.isVisible():
-            self._timer.start(REDRAW_MS)
+            self._timer.start(self._rest_ms)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -211,13 +233,18 @@ class RunView(QWidget):
             return
         if not self._waiting:
             self.redraws += 1
+            self._began = time.thread_time()
             self._waiting.extend(self._parts())
         self._waiting.popleft()()
         if self._waiting:
             self._timer.start(PIECE_MS)
-        elif self._once_more:
+            return
+        # With what was painted between the pieces.
+        spent_ms = (time.thread_time() - self._began) * 1e3
+        self._rest_ms = round(min(MOST_MS, max(REDRAW_MS, spent_ms * (1 / SHARE - 1))))
+        if self._once_more:
             self._once_more = False
-            self._timer.start(REDRAW_MS)
+            self._timer.start(self._rest_ms)
 
     def _parts(self) -> Iterator[Callable[[], None]]:
         index = self.tabs.currentIndex()

@@ -87,7 +87,7 @@ def run_once(model: SO8TModel, batches: list[Batch], device: torch.device) -> tu
 def make_model(config: Config, device: torch.device) -> SO8TModel:
     base: nn.Module
     if device.type == "cuda":
-        from tests.gpu.random_base import random_base
+        from so8t_engine.benchmark.random_base import random_base
 
         torch.manual_seed(0)
         base = random_base(

@@ -6,6 +6,7 @@ OutOfMemoryError. ``SO8T_OOM_CASES=100`` runs that many random cases.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from torch import Tensor
 from so8t_engine.config import Config
 from so8t_engine.model.so8t_model import LossReport, SO8TModel
 from so8t_engine.training.checkpoint import checkpoints
-from so8t_engine.training.checkpoint_state import WEIGHTS
+from so8t_engine.training.checkpoint_state import STATE, WEIGHTS
 from so8t_engine.training.events import ErrorEvent, EvaluationEvent, Event, StepEvent, WarningEvent
 from so8t_engine.training.recovery import cut
 from so8t_engine.training.run import run_training
@@ -102,6 +103,28 @@ def test_a_step_that_does_not_fit_is_repeated_and_learns_the_same(tiny_config: M
             # Sums in another order; AdamW's first steps make whole steps of near-zero gradients' rounding.
             difference = (tensor - weights[name]).abs()
             assert float(difference.mean()) <= 1e-4 + 1e-2 * float(weights[name].abs().mean()), name
+
+
+def test_what_only_saves_time_is_given_up_before_rows(tiny_config: Make, tmp_path: Path) -> None:
+    """Weights that stay dequantised, then kept activations, then rows; a checkpoint knows it."""
+    config = _config(
+        tiny_config,
+        training={"gradient_checkpointing": True},
+        memory={"kept_layers": 2, "kept_weights": 1},
+    )
+    _status, events, _weights = _train(config, tmp_path / "undisturbed")
+    wanted = [event.raw for event in events if isinstance(event, StepEvent)]
+    with failing_allocator(lambda number, _rows: "backward" if number in (3, 4, 5) else None) as passes:
+        status, found, _learned = _train(config, tmp_path / "failing")
+    assert status == 0, found[-1]
+    told = [event.mend for event in found if isinstance(event, WarningEvent) and event.kind == "oom"]
+    assert ["dequantised" in told[0], "recomputed" in told[1], "2 rows" in told[2]] == [True] * 3
+    assert passes[:6] == [4, 4, 4, 4, 4, 2], "rows are cut last"
+    for step, raw in zip((e for e in found if isinstance(e, StepEvent)), wanted, strict=True):
+        assert step.raw == pytest.approx(raw, rel=2e-4, abs=1e-6)
+    run = RunDirectory(tmp_path / "failing")
+    state = json.loads((checkpoints(run.checkpoints)[-1] / STATE).read_text(encoding="utf-8"))
+    assert state["recovery"]["given_up"] == ["weights", "layers"]
 
 
 def test_packed_rows_that_do_not_fit_are_computed_fewer_at_a_time(tiny_config: Make, tmp_path: Path) -> None:

@@ -75,6 +75,12 @@ def grid() -> dict[str, Settings]:
     for kind, length in (("nf4", 512), ("nf4", 2048), ("int8", 2048)):
         add("phi35", kind, length, training__gradient_checkpointing=False)
     add("phi35", "nf4", 2048, memory__kept_layers=8)
+    for length, layers, weights in ((512, 32, 8), (1024, 32, 2), (4096, 8, 0)):
+        add("phi35", "nf4", length, memory__kept_layers=layers, memory__kept_weights=weights)
+    add("phi35", "int8", 1024, memory__kept_layers=16, memory__kept_weights=2)
+    for length, layers, weights in ((512, 32, 8), (2048, 20, 0)):
+        kept = {"memory.kept_layers": layers, "memory.kept_weights": weights}
+        add("phi35", "nf4", length, kept, training__recorded_passes="on")
     for kind, length in (("nf4", 512), ("nf4", 2048), ("int8", 2048), ("nf4", 4096)):
         add("phi35", kind, length, PLAIN)
     for length in (512, 2048, 4096, 8192):

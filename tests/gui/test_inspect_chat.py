@@ -33,8 +33,11 @@ def test_the_inspect_page_scrubs_and_compares(window: MainWindow, qtbot: QtBot, 
     window.show_page("inspect")
     page = window.inspect_page
     assert page.open(run)
-    qtbot.waitUntil(lambda: page.first is not None and len(page.first.travel) == 4, timeout=5000)
     assert page.first is not None
+    # What is not read yet is told, until all of it is there.
+    assert "0 of 4" in page.travel.accessibleDescription()
+    qtbot.waitUntil(lambda: page.first is not None and len(page.first.travel) == 4, timeout=5000)
+    assert "of 4" not in page.travel.accessibleDescription()
     travelled = page.first.travel.view("drift_mean")
     assert travelled[0] == 0
     assert (np.diff(travelled) > 0).all()

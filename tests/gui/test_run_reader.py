@@ -134,7 +134,7 @@ def test_the_trainer_indexes_as_it_writes_and_a_damaged_stretch_is_read_from_the
         time.sleep(0.002)
     writer.close()
     event_index.write_whole(run.events)
-    stretches = sorted(index_folder(run.events).glob("*.npz"))
+    stretches = sorted(index_folder(run.events).glob("*.columns"))
     assert len(stretches) > 3
     assert all(path.stem.partition("-")[0] == "0" * 14 for path in stretches[:1])
 

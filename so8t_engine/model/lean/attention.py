@@ -1,6 +1,7 @@
 """The attention half of a decoder layer, h + Wo · attention(norm(h)), as autograd functions that keep little.
 
-Kept for the backward pass: h, rotated queries, keys, values, the attention's output and its log-sums.
+Kept for the backward pass: h, rotated queries, keys, values, the attention's output and its log-sums, and
+LoRA's s A x.
 """
 
 # ruff: noqa: N815  (fields of the dataclasses are tensors and carry their shapes)
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from so8t_engine.model.lean.dropout import Seed, fork
-from so8t_engine.model.lean.linear import LoraLinear
+from so8t_engine.model.lean.linear import LoraLinear, Lows
 from so8t_engine.model.lean.ops import has_room, rms_norm, rms_norm_gradient, rotary
 from so8t_engine.model.packed import PackedRows, attend
 
@@ -84,11 +85,11 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input_NTI: Tensor, linear: LoraLinear, seed: Seed | None, *_lora: Tensor) -> Tensor:  # noqa: ANN401
         flat_tI = input_NTI.reshape(-1, input_NTI.shape[-1])
+        lows: Lows = []
         weight = linear.prepare(flat_tI.dtype, len(flat_tI), seed)
-        out_tO, low_tr = linear.forward_keeping(flat_tI, weight, seed)
+        out_tO = linear.forward(flat_tI, weight, seed, lows)
         ctx.save_for_backward(input_NTI)
-        ctx.linear, ctx.seed, ctx.weight = linear, seed, weight if weight.merged else None
-        ctx.low_tr = None if low_tr is None else low_tr.clone()  # without the output beside it
+        ctx.linear, ctx.seed, ctx.lows, ctx.weight = linear, seed, lows, weight if weight.merged else None
         return out_tO.view(*input_NTI.shape[:-1], -1)
 
     @staticmethod
@@ -96,8 +97,8 @@ class _Linear(torch.autograd.Function):
         (input_NTI,) = ctx.saved_tensors
         linear: LoraLinear = ctx.linear
         flat_tI, grad_tO = input_NTI.flatten(0, 1), grads[0].reshape(-1, grads[0].shape[-1])
-        weight, low_tr = ctx.weight or linear.prepare(flat_tI.dtype, len(flat_tI), ctx.seed), ctx.low_tr
-        grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, weight, ctx.seed, low_tr=low_tr)
+        weight = ctx.weight or linear.prepare(flat_tI.dtype, len(flat_tI), ctx.seed)
+        grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, weight, ctx.seed, ctx.lows[0])
         assert grad_tI is not None
         return (grad_tI.view(input_NTI.shape), None, None, *_in(linear, grad_lora))
 
@@ -129,21 +130,20 @@ class _Projections(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         count, tokens, size = hidden_NTH.shape
         normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
+        lows: Lows = []
         weights = [linear.prepare(normed_tH.dtype, len(normed_tH), seed) for linear in block.projections]
-        made = [
-            linear.forward_keeping(normed_tH, weight, fork(seed, number))
+        outs = [
+            linear.forward(normed_tH, weight, fork(seed, number), lows).view(count, tokens, -1)
             for number, (linear, weight) in enumerate(zip(block.projections, weights, strict=True))
         ]
-        outs = [out_tO.view(count, tokens, -1) for out_tO, _low in made]
         queries, keys = block.heads * block.size, block.kv_heads * block.size
         parts = torch.split(outs[0], [queries, keys, keys], -1) if len(outs) == 1 else outs
         for part in parts[:2]:
             rotary(part.view(count, tokens, -1, block.size), part, cos_NTR, sin_NTR)
         ctx.save_for_backward(hidden_NTH, cos_NTR, sin_NTR)
-        ctx.block, ctx.seed = block, seed
+        ctx.block, ctx.seed, ctx.lows = block, seed, lows
         ctx.normed_tH = normed_tH if has_room(normed_tH) else None
         ctx.weights = [weight if weight.merged else None for weight in weights]
-        ctx.lows = [None if low_tr is None else low_tr.clone() for _out, low_tr in made]
         query, key, value = (part.view(count, tokens, -1, block.size).transpose(1, 2) for part in parts)
         return query, key, value
 
@@ -152,7 +152,7 @@ class _Projections(torch.autograd.Function):
         hidden_NTH, cos_NTR, sin_NTR = ctx.saved_tensors
         block: Attention = ctx.block
         count, tokens, size = hidden_NTH.shape
-        normed_tH, merged, lows = ctx.normed_tH, ctx.weights, ctx.lows
+        normed_tH, merged = ctx.normed_tH, ctx.weights
         if normed_tH is None:
             normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
         widths = [grad.shape[1] * block.size for grad in grads]
@@ -172,8 +172,8 @@ class _Projections(torch.autograd.Function):
             grad_tF = grads_NTF[number].view(count * tokens, -1)
             weight = merged[number] or linear.prepare(normed_tH.dtype, len(normed_tH), ctx.seed)
             found, *pair = linear.backward(
-                grad_tF, normed_tH, weight, fork(ctx.seed, number),
-                want_input=ctx.needs_input_grad[0], low_tr=lows[number],
+                grad_tF, normed_tH, weight, fork(ctx.seed, number), ctx.lows[number],
+                want_input=ctx.needs_input_grad[0],
             )  # fmt: skip
             del weight
             if found is not None:

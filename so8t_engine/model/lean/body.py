@@ -43,6 +43,7 @@ class LeanBody:
         tile: tokens of the MLP at a time.
         recomputed: keep layers' inputs alone while training.
         kept_layers: so many of the last layers keep their activations all the same.
+        kept_weights: so many of the first layers hold their quantised weights dequantised.
         offload: keep those inputs in host memory, where the model is on a card.
     """
 
@@ -54,6 +55,7 @@ class LeanBody:
         tile: int,
         recomputed: bool,
         kept_layers: int = 0,
+        kept_weights: int = 0,
         offload: bool = False,
     ) -> None:
         self._decoder = causal_lm.get_decoder()
@@ -67,6 +69,11 @@ class LeanBody:
         self.recomputed, self.kept_layers = recomputed, kept_layers
         device = self._decoder.embed_tokens.weight.device
         self._offload = Offload(device) if offload and device.type == "cuda" else None
+        #: (longest row, layers that keep their activations then) for shorter passes, the shortest first.
+        self.kept_shorter: tuple[tuple[int, int], ...] = ()
+        self._kept_weights = 0
+        if kept_weights:
+            self.kept_weights = kept_weights
         #: Dropout is drawn by a kernel that reads its seed on the card.
         self.seeds_on_card = False
         #: (length, dtype), cosines and sines of the last pass.
@@ -83,6 +90,25 @@ class LeanBody:
         if self._offload is None and device.type == "cuda":
             self._offload = Offload(device)
         return self.offloads
+
+    def kept_at(self, length: int) -> int:
+        """Layers that keep their activations in a pass whose rows have so many tokens."""
+        more = (layers for longest, layers in self.kept_shorter if length <= longest)
+        return next(more, self.kept_layers)
+
+    @property
+    def kept_weights(self) -> int:
+        """So many of the first layers hold their quantised weights dequantised."""
+        return self._kept_weights
+
+    @kept_weights.setter
+    def kept_weights(self, count: int) -> None:
+        self._kept_weights = count = max(0, min(count, len(self.layers)))
+        dtype = self._decoder.embed_tokens.weight.dtype
+        # What is given up is free before anything new is made.
+        self.layers = [layer.keeping_weights(None) for layer in self.layers]
+        for index in range(count):
+            self.layers[index] = self.layers[index].keeping_weights(dtype)
 
     def reserve_host(self, elements: int, dtype: torch.dtype) -> list[Tensor]:
         """The buffers that layers' inputs of so many elements will wait in; none without offloading."""
@@ -115,7 +141,7 @@ class LeanBody:
             packed: where rows lie end to end; None is a batch with padding on the right.
             seeds_L: of the layers' dropout, on a card; drawn here when None.
         """
-        embed = self._decoder.embed_tokens
+        embed, kept = self._decoder.embed_tokens, self.kept_at(input_ids_NT.shape[1])
         with torch.autocast(input_ids_NT.device.type, enabled=False):
             hidden_NTH: Tensor = embed(input_ids_NT)
             scene = Scene(*self._rotary(hidden_NTH, packed), packed, g)
@@ -130,11 +156,11 @@ class LeanBody:
             if grad:
                 # The embedding is frozen: without this a first layer of which the input alone is kept would
                 # not be asked back, since its LoRA is no input of `Recomputed`.
-                if self.recomputed and self.kept_layers < len(self.layers):
+                if self.recomputed and kept < len(self.layers):
                     hidden_NTH = hidden_NTH.requires_grad_()
                 if self._offload is not None:
                     self._offload.begin()
-            first_kept = len(self.layers) - self.kept_layers
+            first_kept = len(self.layers) - kept
             for index, layer in enumerate(self.layers):
                 seed = None if seeds is None else seeds[index]
                 own = matrix_B88 if layer.site is not None else None

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -75,6 +75,21 @@ class DecoderLayer:
         return middle_NTH + self._gated(
             self.mlp.forward(middle_NTH, own, residual=False, keep=keep), matrix_B88, scene
         )
+
+    def keeping_weights(self, dtype: torch.dtype | None) -> DecoderLayer:
+        """This layer with quantised weights dequantised for good; None takes that back."""
+        attention, mlp = self.attention, self.mlp
+        return replace(
+            self,
+            attention=replace(
+                attention, projections=tuple(linear.keeping(dtype) for linear in attention.projections),
+                output=attention.output.keeping(dtype),
+            ),
+            mlp=replace(
+                mlp, expand=tuple(linear.keeping(dtype) for linear in mlp.expand),
+                contract=mlp.contract.keeping(dtype),
+            ),
+        )  # fmt: skip
 
     def _gated(self, hidden_NTH: Tensor, matrix_B88: Tensor | None, scene: Scene) -> Tensor:
         assert matrix_B88 is not None

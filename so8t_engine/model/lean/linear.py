@@ -8,7 +8,7 @@ in the order that never forms an (O, I) matrix: y = W x + s B (A x), rank r.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from so8t_engine.model.lean.dropout import Seed, keep_in_place, kept
 from so8t_engine.model.lean.ops import dequantise_4bit, dequantise_rows
+
+#: s A x of the linears of one function, in their order; small beside everything else that is kept.
+Lows = list[Tensor | None]
 
 
 class Weight(NamedTuple):
@@ -42,6 +45,7 @@ class LoraLinear:
         a_rI, b_Or: LoRA's matrices; None without LoRA.
         scale: LoRA's output is multiplied by it.
         dropout: probability on LoRA's input while training.
+        whole_OI: a quantised weight that stays dequantised; None is dequantised for the moment of use.
     """
 
     base: Any
@@ -49,6 +53,7 @@ class LoraLinear:
     b_Or: nn.Parameter | None = None
     scale: float = 1.0
     dropout: float = 0.0
+    whole_OI: Tensor | None = None
 
     @classmethod
     def of(cls, module: Any) -> LoraLinear:  # noqa: ANN401  (peft and bitsandbytes have no types)
@@ -67,10 +72,19 @@ class LoraLinear:
         """A and B, or nothing."""
         return () if self.a_rI is None or self.b_Or is None else (self.a_rI, self.b_Or)
 
+    @property
+    def quantised(self) -> bool:
+        """Whether the weight is stored as codes."""
+        import bitsandbytes as bnb
+
+        return isinstance(self.base, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt)
+
     def weight(self, dtype: torch.dtype) -> Tensor:
         """W of shape (O, I) in ``dtype``: the layer's own tensor, or for a quantised layer a new one."""
         import bitsandbytes as bnb
 
+        if self.whole_OI is not None and self.whole_OI.dtype == dtype:
+            return self.whole_OI
         if isinstance(self.base, bnb.nn.Linear4bit):
             stored = self.base.weight
             return dequantise_4bit(stored.data, stored.quant_state, dtype)
@@ -80,6 +94,11 @@ class LoraLinear:
             return dequantise_rows(self.base.weight.data, scales_O, dtype)
         plain_OI: Tensor = self.base.weight
         return plain_OI.detach().to(dtype)
+
+    def keeping(self, dtype: torch.dtype | None) -> LoraLinear:
+        """This layer with its quantised weight dequantised for good; None takes that back."""
+        plain = replace(self, whole_OI=None)
+        return plain if dtype is None or not self.quantised else replace(plain, whole_OI=plain.weight(dtype))
 
     def prepare(self, dtype: torch.dtype, tokens: int, seed: Seed | None) -> Weight:
         """The weight as `forward` and `backward` of so many tokens take it.
@@ -103,28 +122,30 @@ class LoraLinear:
         torch.mul(b_Or, self.scale, out=with_b[:, inputs:])
         return Weight(merged_OI, True, with_a, with_b)
 
-    def forward_keeping(
-        self, input_tI: Tensor, weight: Weight, seed: Seed | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """``(y, s A x)`` of shapes (t, O) and (t, r) where the weight is merged, else ``(y, None)``.
+    def forward(
+        self, input_tI: Tensor, weight: Weight, seed: Seed | None, lows: Lows | None = None
+    ) -> Tensor:
+        """y of shape (t, O), a part of wider rows perhaps.
 
-        Both may be parts of wider rows.
+        Args:
+            seed: fixes the dropout; None is evaluation.
+            lows: is given s A x, (t, r), or None where it is not computed; `backward` can use it again.
         """
-        if weight.with_a is None:
-            return self.forward(input_tI, weight, seed), None
-        out_tP = input_tI @ weight.with_a.T
-        outputs = len(weight.matrix_OI)
-        out_tO, low_tr = out_tP[:, :outputs], out_tP[:, outputs:]
-        return (out_tO if self.base.bias is None else out_tO.add_(self.base.bias)), low_tr
-
-    def forward(self, input_tI: Tensor, weight: Weight, seed: Seed | None) -> Tensor:
-        """y of shape (t, O). ``seed`` fixes the dropout; None is evaluation."""
         weight_OI = weight.matrix_OI
         bias = None if self.base.bias is None else self.base.bias.to(input_tI.dtype)
+        if lows is not None and weight.with_a is not None:
+            out_tP = input_tI @ weight.with_a.T
+            out_tO, low_tr = out_tP[:, : len(weight_OI)], out_tP[:, len(weight_OI) :]
+            lows.append(low_tr.clone())  # without the output beside it
+            return out_tO if bias is None else out_tO.add_(bias)
         if self.a_rI is None or self.b_Or is None or weight.merged:
+            if lows is not None:
+                lows.append(None)
             return input_tI @ weight_OI.T if bias is None else torch.addmm(bias, input_tI, weight_OI.T)
         kept_tI, scale = self._dropped(input_tI, seed)
         low_tr = (kept_tI @ self.a_rI.detach().to(input_tI.dtype).T).mul_(scale)
+        if lows is not None:
+            lows.append(low_tr)
         del kept_tI
         b_rO = self.b_Or.detach().to(input_tI.dtype).T
         # LoRA's share first: the large product then adds to it where it writes anyway, which costs one pass
@@ -138,25 +159,30 @@ class LoraLinear:
         input_tI: Tensor,
         weight: Weight,
         seed: Seed | None,
-        want_input: bool = True,
         low_tr: Tensor | None = None,
+        *,
+        want_input: bool = True,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """``(d input (t, I), d A (r, I), d B (O, r))`` of `forward` with the same arguments.
 
-        ``low_tr``: what `forward_keeping` gave besides. d input may be a part of wider rows.
+        d input may be a part of wider rows.
+
+        Args:
+            low_tr: what `forward` gave to ``lows``; None is computed again.
         """
         if low_tr is not None and weight.with_b is not None:
             inputs = input_tI.shape[1]
-            grad_b_Or = grad_tO.T @ low_tr
+            grad_merged_b_Or = grad_tO.T @ low_tr
             if not want_input:
-                return None, (grad_tO @ weight.with_b[:, inputs:]).T @ input_tI, grad_b_Or
+                return None, (grad_tO @ weight.with_b[:, inputs:]).T @ input_tI, grad_merged_b_Or
             both_tJ = grad_tO @ weight.with_b
-            return both_tJ[:, :inputs], both_tJ[:, inputs:].T @ input_tI, grad_b_Or
+            return both_tJ[:, :inputs], both_tJ[:, inputs:].T @ input_tI, grad_merged_b_Or
         if self.a_rI is None or self.b_Or is None:
             return grad_tO @ weight.matrix_OI if want_input else None, None, None
         a_rI, b_Or = self.a_rI.detach().to(input_tI.dtype), self.b_Or.detach().to(input_tI.dtype)
         kept_tI, scale = self._dropped(input_tI, seed)
-        low_tr = (kept_tI @ a_rI.T).mul_(scale)
+        if low_tr is None:
+            low_tr = (kept_tI @ a_rI.T).mul_(scale)
         grad_b_Or = grad_tO.T @ low_tr
         grad_low_tr = (grad_tO @ b_Or).mul_(scale)
         grad_a_rI = grad_low_tr.T @ kept_tI

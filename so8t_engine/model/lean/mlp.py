@@ -1,14 +1,14 @@
 """The MLP half of a decoder layer, h + Wd (up · act(gate)) of norm(h), tile by tile over the tokens.
 
-Kept for the backward pass: h, and with ``keep`` the outputs of gate and up. Without, they are computed again
-tile by tile; the product with Wd is never computed a second time, since no gradient needs it.
+Kept for the backward pass: h, and with ``keep`` the outputs of gate and up and LoRA's s A x. Without, these
+are computed again tile by tile; the product with Wd is never computed a second time: no gradient needs it.
 """
 
 # ruff: noqa: N815  (fields of the dataclasses are tensors and carry their shapes)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from so8t_engine.model.lean.attention import Norm
 from so8t_engine.model.lean.dropout import Seed, fork
-from so8t_engine.model.lean.linear import LoraLinear, Weight
+from so8t_engine.model.lean.linear import LoraLinear, Lows, Weight
 from so8t_engine.model.lean.ops import (
     Activation,
     activation,
@@ -73,30 +73,28 @@ class GatedMLP:
         return out_NTH
 
     def expanded(
-        self, normed_tH: Tensor, weights: list[Weight], seed: Seed | None
-    ) -> list[tuple[Tensor, Tensor | None]]:
-        """Outputs of gate and up, each (t, I), or of both in one row, (t, 2 I), with s A x or None each."""
+        self, normed_tH: Tensor, weights: list[Weight], seed: Seed | None, lows: Lows
+    ) -> list[Tensor]:
+        """Outputs of gate and up, each (t, I), or of both in one row, (t, 2 I)."""
         return [
-            linear.forward_keeping(normed_tH, weight, fork(seed, number))
+            linear.forward(normed_tH, weight, fork(seed, number), lows)
             for number, (linear, weight) in enumerate(zip(self.expand, weights, strict=False))
         ]
 
 
-def _halves(outs: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor]:
-    if len(outs) == 1:
-        gate_tI, up_tI = outs[0][0].chunk(2, -1)
-    else:
-        gate_tI, up_tI = (out_tI for out_tI, _low in outs)
+def _halves(outs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    gate_tI, up_tI = outs[0].chunk(2, -1) if len(outs) == 1 else outs
     return gate_tI, up_tI
 
 
 @dataclass(slots=True)
 class _Kept:
-    """Of a tile: what `GatedMLP.expanded` made, and off a card what else would be computed again."""
+    """Of a tile: what `GatedMLP.expanded` made, and where there is room act(gate) and the normed input."""
 
-    outs: list[tuple[Tensor, Tensor | None]] | None = None
+    outs: list[Tensor] = field(default_factory=list)
+    lows: Lows = field(default_factory=list)
     gate_active_tI: Tensor | None = None
-    normed: Tensor | None = None
+    normed_tH: Tensor | None = None
 
 
 class _MLP(torch.autograd.Function):
@@ -121,23 +119,19 @@ class _MLP(torch.autograd.Function):
         weights = [linear.prepare(hidden_tH.dtype, len(hidden_tH), seed) for linear in mlp.linears]
         out_tH = torch.empty_like(hidden_tH)
         kept: list[_Kept] = []
-        lows: list[Tensor] = []
         for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
             own, part_tH = fork(seed, 16 * number), hidden_tH[start : start + mlp.tile]
             normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
-            outs = mlp.expanded(normed_tH, weights, own)
+            lows: Lows = []
+            outs = mlp.expanded(normed_tH, weights, own, lows)
             gate_tI, up_tI = _halves(outs)
             gate_active_tI = activation(gate_tI, mlp.activation) if keep else None
             active_tI = gated_activation(gate_tI, up_tI, mlp.activation, gate_active_tI)
             if keep:
-                # Off a card memory is not what is short.
-                normed = normed_tH if has_room(normed_tH) else None
-                kept.append(_Kept(outs, gate_active_tI, normed))
+                kept.append(_Kept(outs, lows, gate_active_tI, normed_tH if has_room(normed_tH) else None))
             del outs, normed_tH, gate_tI, up_tI, gate_active_tI
-            result_tH, low_tr = mlp.contract.forward_keeping(active_tI, weights[-1], fork(own, 2))
-            if keep and low_tr is not None:
-                lows.append(low_tr.clone())  # without the output beside it
-            del active_tI, low_tr
+            result_tH = mlp.contract.forward(active_tI, weights[-1], fork(own, 2), lows)
+            del active_tI
             if residual:
                 torch.add(result_tH, part_tH, out=out_tH[start : start + mlp.tile])
             else:
@@ -145,7 +139,8 @@ class _MLP(torch.autograd.Function):
         if keep:
             # Only this function's backward pass reads them, once, and writes over them.
             ctx.kept = kept
-            ctx.weights, ctx.lows = [weight if weight.merged else None for weight in weights], lows
+            ctx.weights = [weight if weight.merged else None for weight in weights]
+            ctx.lows = [one.lows[-1] for one in kept]
         return out_tH.view(hidden_NTH.shape)
 
     @staticmethod
@@ -167,19 +162,20 @@ class _MLP(torch.autograd.Function):
             own, place = fork(ctx.seed, 16 * number), slice(start, start + mlp.tile)
             part_tH, part_grad_tH = hidden_tH[place], grad_tH[place]
             before = (kept[number] if kept else None) or _Kept()
-            outs, gate_active_tI, normed = before.outs, before.gate_active_tI, before.normed
-            normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps) if normed is None else normed
-            outs = outs or mlp.expanded(normed_tH, weights, own)
+            normed_tH = before.normed_tH
+            if normed_tH is None:
+                normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
+            outs, lows, gate_active_tI = before.outs, before.lows, before.gate_active_tI
+            if not outs:
+                lows = []
+                outs = mlp.expanded(normed_tH, weights, own, lows)
+                lows.append(ctx.lows[number] if ctx.lows else None)
             if kept:
                 kept[number] = None
-            del before, normed
+            del before
             active_tI = gated_activation(*_halves(outs), mlp.activation, gate_active_tI)
             grad_tI, *pair = mlp.contract.backward(
-                part_grad_tH,
-                active_tI,
-                weights[-1],
-                fork(own, 2),
-                low_tr=ctx.lows[number] if ctx.lows else None,
+                part_grad_tH, active_tI, weights[-1], fork(own, 2), lows[-1]
             )
             _add(sums[-1], pair)
             del active_tI
@@ -189,14 +185,13 @@ class _MLP(torch.autograd.Function):
             del grad_tI, gate_active_tI
             grad_normed_tH: Tensor | None = None
             for index, linear in enumerate(mlp.expand):
-                out_tI, low_tr = outs[index]
                 found, *pair = linear.backward(
-                    out_tI, normed_tH, weights[index], fork(own, index), low_tr=low_tr
+                    outs[index], normed_tH, weights[index], fork(own, index), lows[index]
                 )
                 _add(sums[index], pair)
                 assert found is not None
                 grad_normed_tH = found if grad_normed_tH is None else grad_normed_tH.add_(found)
-            del outs, out_tI, low_tr
+            del outs
             assert grad_normed_tH is not None
             out_tH[place] = rms_norm_gradient(
                 grad_normed_tH, part_tH, mlp.norm.weight_H, mlp.norm.eps,

@@ -56,6 +56,13 @@ def test_scientific_notation_without_a_dot_is_a_number() -> None:
     assert parse_config("training: {learning_rate: 2e-4}").training.learning_rate == 2e-4
 
 
+@pytest.mark.parametrize(("word", "meant"), [("on", "on"), ("off", "off"), ('"on"', "on"), ("auto", "auto")])
+def test_a_switch_may_be_written_as_yaml_has_it(word: str, meant: str) -> None:
+    """YAML reads a bare on and off as true and false."""
+    assert parse_config(f"training: {{recorded_passes: {word}}}").training.recorded_passes == meant
+    assert parse_config("", overrides=[f"training.recorded_passes={word}"]).training.recorded_passes == meant
+
+
 def test_overrides_reach_the_field_and_their_errors_name_it() -> None:
     config = parse_config("", overrides=["training.batch_size=3", "model.path=some/folder"])
     assert (config.training.batch_size, config.model.path) == (3, "some/folder")

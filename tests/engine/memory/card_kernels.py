@@ -37,6 +37,8 @@ def _gate(hidden: Tensor, matrix_B88: Tensor, gate: Tensor, _form: str = "") -> 
 
 def _weight(self: Any, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
     """As a dequantised nf4 weight."""
+    if self.whole_OI is not None:
+        return self.whole_OI
     return torch.empty(self.base.weight.shape, dtype=dtype)
 
 
@@ -60,5 +62,6 @@ def install(patch: pytest.MonkeyPatch) -> None:
             if hasattr(module, name):
                 patch.setattr(module, name, stand_in)
     patch.setattr(linear.LoraLinear, "weight", _weight)
+    patch.setattr(linear.LoraLinear, "quantised", True)
     # The card's kernel keeps the generators alone.
     patch.setattr(rotation, "skew_exponential", lambda skew_B88: skew_B88 * 1.0)

@@ -190,7 +190,11 @@ def test_the_eight_gigabyte_presets_load_and_fit(name: str) -> None:
     assert (config.training.batch_size, config.training.accumulation, config.lora.r) == (1, 4, 16)
     assert not result.on_cpu
     assert result.fits
-    assert result.high_bytes <= int(7.2 * 1024**3)
+    assert result.high_bytes <= result.budget_bytes, "spare memory is used within the limit alone"
+    assert result.spare is not None
+    assert result.spare.layers > 8
+    alone = with_changes(config, {"memory.use_spare": False})
+    assert estimate(alone).high_bytes <= int(7.2 * 1024**3)
     assert parse_config(config.to_yaml()) == config
 
 

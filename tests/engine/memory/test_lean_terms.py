@@ -44,6 +44,12 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {},
         {"data.max_length": 1024, "training.gradient_checkpointing": False},
     ),
+    "weights of two layers held": (
+        "phi3",
+        {},
+        {"data.max_length": 512, "memory.kept_weights": 2, "memory.kept_layers": 1},
+    ),
+    "all weights held": ("llama", {}, {"data.max_length": 512, "memory.kept_weights": 3}),
     "two layers kept": ("phi3", {}, {"data.max_length": 1024, "memory.kept_layers": 2}),
 }
 
@@ -81,7 +87,13 @@ def _followed(model: SO8TModel, batch: dict[str, torch.Tensor]) -> LiveBytes:
         live.hold(parameter)
         if parameter.grad is not None:
             live.hold(parameter.grad)
-    for tensor in (*model.buffers(), *batch.values()):
+    linears = (
+        linear
+        for layer in model.lean.layers
+        for linear in (*layer.attention.projections, layer.attention.output, *layer.mlp.linears)
+    )
+    held = [linear.whole_OI for linear in linears if linear.whole_OI is not None]
+    for tensor in (*model.buffers(), *batch.values(), *held):
         live.hold(tensor)
     return live
 

@@ -260,6 +260,42 @@ def test_only_the_layers_inputs_are_kept_under_checkpointing() -> None:
     assert kept_bytes(kept_layers=3) > 12 * hidden
 
 
+def _int8_base() -> nn.Module:
+    from so8t_engine.benchmark.random_base import random_base
+
+    torch.manual_seed(0)
+    return random_base(
+        "tiny", "int8", double_quant=True, attention="sdpa", dtype=torch.float32, device=torch.device("cpu")
+    )
+
+
+@pytest.mark.parametrize("kept", [1, 2, 9])
+def test_weights_that_stay_dequantised_change_nothing_and_are_given_back(kept: int) -> None:
+    plain = _loss_and_gradients(_model(_int8_base(), dropout=0.3))
+    model = _model(_int8_base(), dropout=0.3, memory={"kept_weights": kept})
+    assert model.lean is not None
+    linear = model.lean.layers[0].mlp.contract
+    assert linear.weight(torch.float32) is linear.weight(torch.float32), "made once"
+    assert model.lean.kept_weights == min(kept, 2)
+    assert (model.lean.layers[1].attention.output.whole_OI is None) == (kept == 1)
+    found = _loss_and_gradients(model)
+    assert found[0] == plain[0]
+    _assert_same(found[1], plain[1], 0.0)
+    model.lean.kept_weights = 0
+    assert all(linear.whole_OI is None for layer in model.lean.layers for linear in layer.mlp.linears)
+    _assert_same(_loss_and_gradients(model)[1], plain[1], 0.0)
+
+
+def test_short_passes_keep_more_layers_and_learn_the_same() -> None:
+    plain = _loss_and_gradients(_model(_base(), dropout=0.3, training={"gradient_checkpointing": True}))[1]
+    model = _model(_base(), dropout=0.3, training={"gradient_checkpointing": True})
+    assert model.lean is not None
+    for shorter, kept in (((23, 3),), 0), (((8, 3), (24, 2)), 2), (((24, 3), (40, 1)), 3):
+        model.lean.kept_shorter = shorter
+        assert model.lean.kept_at(24) == kept
+        _assert_same(_loss_and_gradients(model)[1], plain, 1e-6)
+
+
 def test_int8_is_computed_from_the_values_that_the_codes_stand_for() -> None:
     """Weights, not activations, are quantised here: against float32 weights of the same values."""
     import bitsandbytes as bnb

@@ -84,7 +84,10 @@ def test_merged_lora_gives_output_and_gradients_by_one_product_each(bias: bool) 
     input_tI, grad_tO = _random(64, 24, seed=3).requires_grad_(), _random(64, 40, seed=4)
     weight = linear.prepare(torch.float64, 64, None)
     assert weight.merged
-    out_tO, low_tr = linear.forward_keeping(input_tI.detach(), weight, None)
+    lows: list[Tensor | None] = []
+    out_tO = linear.forward(input_tI.detach(), weight, None, lows)
+    (low_tr,) = lows
+    assert low_tr is not None
     found = linear.backward(grad_tO, input_tI.detach(), weight, None, low_tr=low_tr)
     none, *without = linear.backward(
         grad_tO, input_tI.detach(), weight, None, want_input=False, low_tr=low_tr

@@ -42,6 +42,12 @@ def test_the_kernels_are_right_when_interpreted() -> None:
     assert " passed" in done.stdout
 
 
+@compiled
+def test_the_check_before_use_finds_the_kernels_right() -> None:
+    """Where it fails, the gate runs on PyTorch's own kernels, and nothing but the log tells."""
+    assert fused._agrees(torch.device(DEVICE))
+
+
 def _theta(blocks: int, scale: float, seed: int = 0) -> Tensor:
     random = torch.Generator().manual_seed(seed)
     return (scale * torch.randn((2, blocks, 28), generator=random)).to(DEVICE).requires_grad_()

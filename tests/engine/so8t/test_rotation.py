@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from so8t_engine.errors import SO8TError
 from so8t_engine.so8t import grouped
 from so8t_engine.so8t.blocks import apply_blocks
+from so8t_engine.so8t.exponential import skew_exponential
 from so8t_engine.so8t.logarithm import matrices_to_generators, rotation_logarithm
 from so8t_engine.so8t.rotation import (
     apply_rotation,
@@ -94,6 +95,12 @@ def test_derivative_of_exp_at_every_number_of_squarings(norm: float) -> None:
     assert float((ours - theirs).abs().max()) <= 1e-12 * float(theirs.abs().max())
     if norm < 10.0:
         assert torch.autograd.gradcheck(generators_to_matrices, (theta_B28[:2].detach().requires_grad_(),))
+
+
+def test_exp_of_any_leading_dimensions_is_that_of_each_block() -> None:
+    skew_2B88 = skew_from_generators(torch.randn((2, 3, 28), dtype=torch.float64))
+    each = [skew_exponential(skew_2B88[index]) for index in range(2)]
+    torch.testing.assert_close(skew_exponential(skew_2B88), torch.stack(each), rtol=0, atol=1e-13)
 
 
 def test_cayley_is_the_exact_cayley_transform(theta_B28: Tensor) -> None:

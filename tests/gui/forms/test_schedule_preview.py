@@ -153,7 +153,7 @@ def test_all_readings_and_axes_have_room(preview: SchedulePreview, qtbot: QtBot)
         for chart in preview.charts:
             assert chart._legend.height() >= chart._legend.heightForWidth(chart._legend.width())
             assert chart.plot.geometry().bottom() <= chart.rect().bottom()
-            assert chart.plot.y() >= chart._legend.geometry().bottom()
+            assert chart.plot.y() >= chart.readings.geometry().bottom()
     preview.hide()
 
 

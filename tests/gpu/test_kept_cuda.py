@@ -1,0 +1,79 @@
+"""What is kept on a card, activations or dequantised weights, changes neither losses nor gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from so8t_engine.benchmark.random_base import random_base
+from so8t_engine.config import Config
+from so8t_engine.memory.fit import with_changes
+from so8t_engine.model.gradients import FlatGradients
+from so8t_engine.model.so8t_model import SO8TModel, StepTotals
+from so8t_engine.training.recorded import RecordedPasses
+from tests.gpu.test_recorded_cuda import batch_of
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA card"),
+]
+
+
+def gradients(quantization: str, recorded: bool, **settings: Any) -> tuple[list[float], Tensor]:  # noqa: ANN401
+    """Losses and summed gradients of passes of several lengths."""
+    torch.manual_seed(3)
+    base = random_base(
+        "tiny", quantization, double_quant=True, attention="sdpa", dtype=torch.bfloat16,
+        device=torch.device("cuda"),
+    )  # fmt: skip
+    places = {"lora.dropout": 0.1, "so8t.alpha_schedule": "learned", "data.max_length": 256}
+    places |= {f"memory.{name}": value for name, value in settings.items() if name != "kept_shorter"}
+    model = SO8TModel(base, with_changes(Config(), places)).train()
+    assert model.lean is not None
+    model.lean.kept_shorter = settings.get("kept_shorter", ())
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    model.gradients = FlatGradients.for_training(list(model.trainable().values()))
+    assert model.gradients is not None
+    replays = RecordedPasses(model, 256, 0, limit=2**36, always=True)
+    losses = []
+    for seed, length in enumerate((64, 200, 64, 128)):
+        batch = batch_of(1, length, seed)
+        totals = StepTotals.of([batch])
+        torch.manual_seed(seed)
+        report: Any = None
+        if recorded:
+            report = replays.replay(batch, totals, 0.5, 0.05, gradients_are_zero=seed == 0)
+        else:
+            on_card = {name: tensor.cuda() for name, tensor in batch.items()}
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                report = model(on_card, totals, alpha_target=0.5, pet_weight=0.05)
+            report.loss.backward()
+        losses.append(float(report.loss))
+    return losses, model.gradients.flat.clone()
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("quantization", ["nf4", "int8", "none"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kept_layers": 2},
+        {"kept_weights": 2},
+        {"kept_layers": 1, "kept_weights": 1},
+        {"kept_layers": 0, "kept_weights": 1, "kept_shorter": ((64, 2), (128, 1))},
+        {"kept_layers": 1, "kept_weights": 1, "offload_activations": True},
+    ],
+)
+def test_what_is_kept_changes_no_gradient(
+    quantization: str, settings: dict[str, Any], recorded: bool
+) -> None:
+    plain, kept = gradients(quantization, recorded), gradients(quantization, recorded, **settings)
+    assert kept[0] == pytest.approx(plain[0], rel=1e-5)
+    # bf16 and the order of flash attention's sums.
+    assert (plain[1] - kept[1]).norm() <= 1e-3 * plain[1].norm()
+    assert plain[1].norm() > 0
