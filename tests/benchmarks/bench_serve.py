@@ -152,22 +152,31 @@ def outcomes(run: Path) -> Counter[str]:
 def kill_under_load(run: Path, callers: int, after_s: float) -> tuple[int, int]:
     """Kill -9 in the middle of a burst: (answers that came, rows in the still valid log)."""
     with service(run) as (process, url):
-        load = Load()
+        answers = kill_while_asked(process, url, callers, after_s)
+    return answers, sum(outcomes(run).values())
 
-        async def both() -> None:
-            async def killer() -> None:
-                await asyncio.sleep(after_s)
-                process.send_signal(signal.SIGKILL)
 
-            limits = httpx.Limits(max_connections=callers)
-            headers = {"Authorization": f"Bearer {TOKEN}"}
-            async with httpx.AsyncClient(limits=limits, headers=headers, timeout=60) as client:
-                calls = [_caller(client, url, n, 50, load) for n in range(callers)]
-                await asyncio.gather(killer(), *calls)
+def kill_while_asked(process: subprocess.Popen[bytes], url: str, callers: int, after_s: float) -> int:
+    """Kill -9 a service in the middle of a burst, when it has answered somebody; the answers that came."""
+    load = Load()
 
-        asyncio.run(both())
-        process.wait()
-    return load.statuses["200"], sum(outcomes(run).values())
+    async def both() -> None:
+        async def killer() -> None:
+            await asyncio.sleep(after_s)
+            until = time.monotonic() + 60  # a busy machine may have answered nobody yet
+            while not load.statuses["200"] and time.monotonic() < until:
+                await asyncio.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+
+        limits = httpx.Limits(max_connections=callers)
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with httpx.AsyncClient(limits=limits, headers=headers, timeout=60) as client:
+            calls = [_caller(client, url, n, 50, load) for n in range(callers)]
+            await asyncio.gather(killer(), *calls)
+
+    asyncio.run(both())
+    process.wait()
+    return load.statuses["200"]
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from so8t_engine.so8t.attach import attach_from_placement
 from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.states import State
-from tests.engine.command_line import so8t_here
+from tests.engine.command_line import so8t_forked, so8t_here
 
 Make = Callable[..., Config]
 PROMPT = "May I come in?"
@@ -52,15 +52,7 @@ def _trained(make: Make, path: Path, **sections: dict[str, Any]) -> RunDirectory
 
 
 def _bake(run: RunDirectory, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "so8t_engine.cli", "bake", str(run.path), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=run.path.parent,
-        env=os.environ | {"SO8T_LANG": "en"},
-        timeout=300,
-    )
+    return so8t_forked("bake", run.path, *arguments, cwd=run.path.parent)
 
 
 def _bake_here(run: RunDirectory, *arguments: str) -> subprocess.CompletedProcess[str]:

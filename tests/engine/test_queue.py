@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from so8t_engine.history.queue import OnFailure, RunQueue, next_may_start
 from so8t_engine.history.summary import scan
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.states import State
-from tests.engine.command_line import so8t_here
+from tests.engine.command_line import so8t_forked, so8t_here
 
 
 def named(name: str, folder: Path | None = None, **training: object) -> Config:
@@ -133,22 +133,17 @@ def test_what_follows_a_run(state: State, lost: bool, choice: OnFailure, expecte
 
 
 def so8t(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "so8t_engine.cli", "queue", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "SO8T_LANG": "en"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    path = str(Path(__file__).parents[2])
+    return so8t_forked("queue", *arguments, cwd=folder, timeout=400, PYTHONPATH=path)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_real_runs_follow_each_other_and_a_failure_holds_the_rest(tmp_path: Path) -> None:
-    short = ["--set", "training.max_steps=2", "--set", "data.max_rows=24", "--set", "run.cpu_threads=1"]
-    done = so8t_here("queue", "add", "demo", *short, "--set", "name=good", "--runs", "runs", cwd=tmp_path)
+def test_real_runs_follow_each_other_and_a_failure_holds_the_rest(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(tiny_config(training={"max_steps": 2}).to_yaml(), encoding="utf-8")
+    done = so8t_here("queue", "add", "tiny.yaml", "--set", "name=good", "--runs", "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     queue = RunQueue(tmp_path / "runs")
     for name in ("bad", "last"):

@@ -23,8 +23,9 @@ from so8t_engine.config import Config, load_config
 from so8t_engine.i18n import set_language
 from so8t_engine.paths import resources_dir
 from so8t_gui import app as gui_app
-from so8t_gui import theme
+from so8t_gui import garbage, theme
 from so8t_gui.main_window import MainWindow
+from so8t_gui.page_stack import PageStack
 from so8t_gui.preferences import Preferences
 
 MAKE_MODEL = """
@@ -97,6 +98,22 @@ def nothing_left_behind(qapp: QApplication) -> Iterator[None]:
             break
         time.sleep(0.05)
     assert not any(leaks.values()), {name: what for name, what in leaks.items() if what}
+    # What outlives a test stays (torch alone is a million objects): the next collection passes over it.
+    gc.freeze()
+
+
+@pytest.fixture
+def program_collects() -> None:
+    """For a test about the window's own handling of garbage, which every other one does without."""
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def tests_collect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window takes back at its end all that was set aside: a second for each later look at everything."""
+    if "program_collects" not in request.fixturenames:
+        monkeypatch.setattr(garbage, "set_aside", lambda *, rebuilt: gc.enable())
+        monkeypatch.setattr(garbage, "take_back", gc.enable)
 
 
 @pytest.fixture(autouse=True)
@@ -132,8 +149,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def window(qapp: QApplication, demo_config: Config, preferences: Preferences) -> Iterator[MainWindow]:
-    """A shown main window with the demonstration's settings."""
+def window(
+    qapp: QApplication,
+    demo_config: Config,
+    preferences: Preferences,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[MainWindow]:
+    """A shown main window with the demonstration's settings.
+
+    Its pages are built when a test wants them; for a ``person`` all of them, as the program does when idle.
+    """
+    if "person" not in request.fixturenames:
+        monkeypatch.setattr(PageStack, "build_when_idle", lambda _stack: None)
     window = MainWindow(demo_config, preferences, "light")
     window.show()
     yield window

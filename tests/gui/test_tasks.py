@@ -13,12 +13,15 @@ from person import Person
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QLineEdit
 from recorded_runs import recorded_run
+from test_real_run import elsewhere
 
 from so8t_engine.config import Config
 from so8t_engine.i18n import language
 from so8t_gui import theme
 from so8t_gui.charts.chart_menu import ChartMenu
 from so8t_gui.widgets.palette import CommandPalette
+
+pytestmark = elsewhere
 
 
 def two_runs(config: Config) -> Path:

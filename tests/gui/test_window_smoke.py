@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+import pytest
 from PySide6.QtCore import QEvent, QObject
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
@@ -64,6 +65,7 @@ def test_building_pages_shows_no_other_window(
     assert windows.shown == []
 
 
+@pytest.mark.usefixtures("program_collects")
 def test_what_the_window_is_made_of_is_set_aside_from_collection(
     qapp: QApplication, demo_config: Config, preferences: Preferences, qtbot: QtBot
 ) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from so8t_engine.evaluation.ablation_report import findings, markdown
 from so8t_engine.so8t.adapter import SO8TAdapter
 from so8t_engine.so8t.rotation import RotationMap
 from so8t_engine.so8t.soul_file import adapter_of, load_into, load_soul, save_soul, soul_of
-from tests.engine.command_line import so8t_here
+from tests.engine.command_line import so8t_forked, so8t_here
 
 IDENTITY = torch.eye(8)
 
@@ -125,16 +123,7 @@ def test_the_command_runs_every_arm_and_repeats_nothing(
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    first = read(
-        subprocess.run(
-            [sys.executable, "-m", "so8t_engine.cli", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            env=os.environ | {"SO8T_LANG": "en"},
-        )
-    )
+    first = read(so8t_forked(*arguments, cwd=tmp_path))
     made = sorted(p.name for p in (out / "runs").iterdir())
     assert made == ["full-seed42", "full-seed43", "no_so8t-seed42", "no_so8t-seed43"]
     ends = {p.name: (p / "events.jsonl").read_bytes() for p in (out / "runs").iterdir()}

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from so8t_engine.model.loading import load_tokenizer
 from so8t_engine.so8t.attach import attach_from_placement
 from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
+from tests.engine.command_line import so8t_forked
 
 
 @pytest.fixture
@@ -34,15 +32,7 @@ def run(tiny_config: Callable[..., Config], tmp_path: Path) -> RunDirectory:
 
 
 def test_the_report_holds_the_runs_own_figures(run: RunDirectory, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "so8t_engine.cli", "evaluate", str(run.path), "--json"]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env=os.environ | {"SO8T_LANG": "en"},
-    )
+    done = so8t_forked("evaluate", run.path, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     after = json.loads((run.final / "results.json").read_text("utf-8"))["evaluation"]["validation"]["after"]

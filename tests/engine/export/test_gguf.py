@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from so8t_engine.export.gguf_check import LIMITS, check_gguf
 from so8t_engine.export.gguf_file import write_gguf
 from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
-from tests.engine.command_line import so8t_here
+from tests.engine.command_line import so8t_forked, so8t_here
 
 gguf = pytest.importorskip("gguf")
 IDS = torch.arange(4, 60)[None]
@@ -142,11 +141,7 @@ def test_a_run_is_exported_with_its_gate_folded_in(
     )
     assert run_training(run, handle_signals=False) == 0
     file = tmp_path / "model.gguf"
-    command = [sys.executable, "-m", "so8t_engine.cli", "export", str(run.path), "--gguf", "f16"]
-    done = subprocess.run(
-        [*command, "--out", str(file), "--json"],
-        capture_output=True, text=True, check=False, timeout=300, env=os.environ | {"SO8T_LANG": "en"},
-    )  # fmt: skip
+    done = so8t_forked("export", run.path, "--gguf", "f16", "--out", file, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["check"]["max_relative"] < 5e-4

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from so8t_engine.memory.fit import with_changes
 from so8t_engine.memory.geometry import model_geometry
 from so8t_engine.memory.measured import PHASES, PhasePeak, ProbeResult, find, memory_digest, store
 from so8t_engine.memory.probe import probe
+from tests.engine.command_line import so8t_forked
 
 Make = Callable[..., Config]
 
@@ -110,10 +108,7 @@ def test_what_cannot_be_probed_is_a_sentence(tiny_config: Make, tmp_path: Path) 
 def test_the_command_prints_one_object(tiny_config: Make, tmp_path: Path) -> None:
     file = tmp_path / "probe.yaml"
     file.write_text(tiny_config().to_yaml(), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "so8t_engine.cli", "probe", str(file), "--json"],
-        capture_output=True, text=True, check=False, env=os.environ | {"SO8T_LANG": "en"}, timeout=300,
-    )  # fmt: skip
+    done = so8t_forked("probe", file, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert set(result["phases"]) == set(PHASES)

@@ -15,6 +15,7 @@ import pytest
 from so8t_engine.commands.chat import answer
 from so8t_engine.serving.chat import ChatModel, ChatSettings, ChatToken
 from so8t_engine.serving.loading import load_speaker
+from tests.engine.command_line import so8t_forked
 
 COMMAND = [sys.executable, "-m", "so8t_engine.cli", "chat"]
 ENVIRONMENT = os.environ | {"SO8T_LANG": "en", "OMP_NUM_THREADS": "1"}
@@ -25,12 +26,12 @@ def model(embedded_run: Path) -> ChatModel:
     return ChatModel(load_speaker(embedded_run))
 
 
-def test_once_prints_one_object_of_the_pages_engine(embedded_run: Path, model: ChatModel) -> None:
+def test_once_prints_one_object_of_the_pages_engine(
+    embedded_run: Path, model: ChatModel, tmp_path: Path
+) -> None:
     question = "May I read the minutes?"
-    done = subprocess.run(
-        [*COMMAND, str(embedded_run), "--once", question, "--base", "--max-new-tokens", "6", "--json"],
-        capture_output=True, text=True, check=False, timeout=300, env=ENVIRONMENT,
-    )  # fmt: skip
+    words = ["--once", question, "--base", "--max-new-tokens", "6", "--json"]
+    done = so8t_forked("chat", embedded_run, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     settings = ChatSettings(max_new_tokens=6)

@@ -20,6 +20,7 @@ from so8t_engine.training.interrupted import CHUNK_BYTES, find_interrupted, find
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import EventWriter, RunDirectory
 from so8t_engine.training.states import State
+from tests.engine.command_line import so8t_forked
 
 Make = Callable[..., Config]
 S = State
@@ -143,9 +144,7 @@ def test_a_run_cut_off_by_power_is_continued_by_one_command(tiny_config: Make, t
     trainer.wait()
     (found,) = find_interrupted(runs)
     assert found.continuable
-    done = subprocess.run(
-        [*command, "runs", "continue", str(runs), "--json"], capture_output=True, text=True, check=False
-    )
+    done = so8t_forked("runs", "continue", runs, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     (record,) = json.loads(done.stdout)["runs"]
     assert record["status"] == "finished"

@@ -20,6 +20,7 @@ from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.session import EngineSession, open_session
 from so8t_engine.training.states import Command, State
+from tests.engine.command_line import so8t_forked
 from tests.faults.following import Following
 
 Make = Callable[..., Config]
@@ -42,21 +43,7 @@ def test_child_thread_and_command_line_give_identical_losses(tiny_config: Make, 
         found[placement] = _losses(seen)
     file = tmp_path / "config.yaml"
     file.write_text(tiny_config().to_yaml(), encoding="utf-8")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "so8t_engine.cli",
-            "train",
-            str(file),
-            "--run-dir",
-            str(tmp_path / "cli"),
-            "--json",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = so8t_forked("train", file, "--run-dir", tmp_path / "cli", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "finished"
     found["command line"] = _losses(RunDirectory.open(tmp_path / "cli").read_events())

@@ -11,12 +11,15 @@ import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from so8t_engine import i18n
 from so8t_engine.config import Config, load_config
 from so8t_engine.memory.fit import with_changes
-from so8t_gui.pages.settings_page import SettingsPage
+from so8t_gui.forms.undo import UndoHistory
+from so8t_gui.pages.settings_page import FIRST_PRESET, SettingsPage
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +54,21 @@ def model_folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def built_page(prepared_app: QApplication) -> Iterator[SettingsPage]:
+    """Building the form takes longer than most tests with it."""
+    i18n.set_language("en")
+    page = SettingsPage()
+    page.resize(1060, 760)
+    yield page
+    page.shut_down()
+    page.close()
+    page.deleteLater()
+
+
 @pytest.fixture
-def page(qtbot: QtBot, fitting: Config) -> SettingsPage:
-    """A shown settings page that holds `fitting`."""
+def new_page(qtbot: QtBot, fitting: Config) -> SettingsPage:
+    """A page that nobody has had the focus in, and to which Qt has added nothing."""
     page = SettingsPage()
     qtbot.addWidget(page)
     page.resize(1060, 760)
@@ -61,3 +76,24 @@ def page(qtbot: QtBot, fitting: Config) -> SettingsPage:
     page.show()
     qtbot.waitExposed(page)
     return page
+
+
+@pytest.fixture
+def page(built_page: SettingsPage, qtbot: QtBot, fitting: Config) -> Iterator[SettingsPage]:
+    """A shown settings page that holds `fitting`, as a new one would."""
+    page = built_page
+    page.set_locked(False)
+    for button in (page.toolbar.yaml, page.toolbar.changed, page.toolbar.all):
+        button.setChecked(False)
+    page.toolbar.search.clear()
+    page.budget.show_probe(False, "")
+    page._forget_undo()
+    page._steps = UndoHistory()
+    for config in (load_config(FIRST_PRESET), fitting):
+        page.set_config(config)
+    page.show()
+    qtbot.waitExposed(page)
+    yield page
+    page.hide()
+    for timer in page.findChildren(QTimer):
+        timer.stop()

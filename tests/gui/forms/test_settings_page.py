@@ -176,7 +176,8 @@ def test_the_wheel_changes_nothing_without_focus(page: SettingsPage) -> None:
     assert page.config() == before
 
 
-def test_the_wheel_steps_a_focused_number(page: SettingsPage) -> None:
+def test_the_wheel_steps_a_focused_number(new_page: SettingsPage) -> None:
+    page = new_page
     editor = page.form.rows["lora.r"].editor
     assert isinstance(editor, NumberEditor)
     editor.setFocus()
@@ -326,14 +327,16 @@ def test_the_command_is_copied(qtbot: QtBot, page: SettingsPage) -> None:
     assert QGuiApplication.clipboard().text().startswith("so8t train phi35_8gb")
 
 
-def test_help_follows_the_focus(qtbot: QtBot, page: SettingsPage) -> None:
+def test_help_follows_the_focus(qtbot: QtBot, new_page: SettingsPage) -> None:
+    page = new_page
     page.activateWindow()
     page.form.rows["data.max_length"].editor.setFocus()
     qtbot.waitUntil(lambda: "data.max_length" in page.help.facts.text(), timeout=1000)
     assert "131072" in page.help.facts.text()
 
 
-def test_text_from_outside_is_never_markup(page: SettingsPage, tmp_path: Path) -> None:
+def test_text_from_outside_is_never_markup(new_page: SettingsPage, tmp_path: Path) -> None:
+    page = new_page
     file = tmp_path / "<b>bold</b>.yaml"
     page.load_file(file)
     page.apply_changes({"model.path": "<img src='file:///etc/passwd'>"})
