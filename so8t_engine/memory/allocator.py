@@ -1,7 +1,8 @@
-"""Settings of PyTorch's allocator that must stand before it is first used. Imports no torch."""
+"""Settings of the allocators: PyTorch's must stand before it is first used. Imports no torch."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 
@@ -24,3 +25,28 @@ def prefer_expandable_segments() -> bool:
         return False
     os.environ[_NAMES[1]] = "expandable_segments:True"
     return True
+
+
+#: glibc's numbers of what `mallopt` sets (malloc.h), and its largest threshold for blocks of their own.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGEST = -1, -3, 32 << 20
+_OWN_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+
+
+def keep_freed_memory(limit: int = 1 << 30) -> bool:
+    """Have glibc keep what a training step on the CPU frees for the next step, for the whole process.
+
+    Otherwise a step's tensors of some megabytes go back to the system and come again page by page: 12,000
+    page faults a step of the demonstration.
+
+    Args:
+        limit: bytes that stay unused at most.
+
+    Returns:
+        Whether it does; not with another C library, nor where a person has set glibc's variables.
+    """
+    if not sys.platform.startswith("linux") or any(os.environ.get(name) for name in _OWN_SETTINGS):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, limit))

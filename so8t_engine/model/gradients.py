@@ -44,10 +44,12 @@ class FlatGradients:
     @classmethod
     def for_training(cls, parameters: Sequence[nn.Parameter]) -> FlatGradients | None:
         """None where it does not help or does not work: off a card, or with several dtypes."""
-        kinds = {(p.dtype, p.device) for p in parameters}
-        if len(kinds) != 1 or next(iter(kinds))[1].type != "cuda":
-            return None
-        return cls(parameters)
+        return cls.of_one_kind(parameters) if any(p.is_cuda for p in parameters) else None
+
+    @classmethod
+    def of_one_kind(cls, parameters: Sequence[nn.Parameter]) -> FlatGradients | None:
+        """None where there are several dtypes or devices."""
+        return cls(parameters) if len({(p.dtype, p.device) for p in parameters}) == 1 else None
 
     def gather(self) -> Tensor:
         """The buffer, with gradients from elsewhere put into it; one that is missing counts as 0."""

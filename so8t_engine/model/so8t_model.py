@@ -17,6 +17,7 @@ from so8t_engine.data.packed import ROW_INDEX
 from so8t_engine.model.gradients import FlatGradients
 from so8t_engine.model.lean.body import LeanBody, why_not_lean
 from so8t_engine.model.lean.loss import linear_cross_entropy
+from so8t_engine.model.lean.ops import has_room
 from so8t_engine.model.packed import PackedRows, use_packed_attention
 from so8t_engine.model.targets import resolve_targets
 from so8t_engine.so8t.adapter import AdapterOutput, Rotations, SO8TAdapter
@@ -285,12 +286,18 @@ class SO8TModel(nn.Module):
         return logits_tV
 
     def lm_loss(
-        self, gated_NTH: Tensor, labels_NT: Tensor, *, all_positions: bool = False
+        self,
+        gated_NTH: Tensor,
+        labels_NT: Tensor,
+        *,
+        all_positions: bool = False,
+        rotations: Rotations | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy over labelled tokens, and their number.
 
         Only positions whose next token is labelled reach the LM head: a prompt costs no logits. With
-        ``all_positions`` all do, and nobody has to know how many are labelled.
+        ``all_positions`` all do, and nobody has to know how many are labelled. With ``rotations`` the hidden
+        states are not gated yet, and those that reach the head are gated here.
         """
         next_NT = labels_NT[:, 1:]
         labelled = next_NT != IGNORE
@@ -298,6 +305,8 @@ class SO8TModel(nn.Module):
             hidden_tH, wanted_t = gated_NTH[:, :-1].flatten(0, 1), next_NT.flatten()
         else:
             hidden_tH, wanted_t = gated_NTH[:, :-1][labelled], next_NT[labelled]
+        if rotations is not None and len(hidden_tH):
+            hidden_tH = self.so8t.gated(hidden_tH, rotations)
         head = self.causal_lm.lm_head
         plain_head = type(head) is nn.Linear and getattr(head, "bias", None) is None
         if self.lean is not None and plain_head:
@@ -318,9 +327,14 @@ class SO8TModel(nn.Module):
         ids_NT, mask_NT = batch["input_ids_NT"], batch["attention_mask_NT"]
         return self.hidden_states(ids_NT, mask_NT, rotations, packed, seeds_L)
 
-    def _read(self, hidden_NTH: Tensor, batch: Batch, rotations: Rotations) -> AdapterOutput:
+    def _read(
+        self, hidden_NTH: Tensor, batch: Batch, rotations: Rotations, *, gate_later: bool = False
+    ) -> AdapterOutput:
         out: AdapterOutput = self.so8t(
-            hidden_NTH, batch["pool_index_N"], rotations, gate_hidden=self.placement.final
+            hidden_NTH,
+            batch["pool_index_N"],
+            rotations,
+            gate_hidden=self.placement.final and not gate_later,
         )
         return out
 
@@ -369,9 +383,16 @@ class SO8TModel(nn.Module):
         step = totals.divisors() if isinstance(totals, StepTotals) else totals
         rotations = self.so8t.build_rotations()
         hidden_NTH = self._body(batch, rotations, seeds_L)
-        out = self._read(hidden_NTH, batch, rotations)
         recorded = isinstance(step.tokens, Tensor)
-        lm_sum, _count = self.lm_loss(out.hidden_NTH, batch["labels_NT"], all_positions=recorded)
+        # On the CPU time goes with tokens: only those with a label are gated.
+        later = has_room(hidden_NTH) and self.placement.final and not recorded
+        out = self._read(hidden_NTH, batch, rotations, gate_later=later)
+        lm_sum, _count = self.lm_loss(
+            out.hidden_NTH,
+            batch["labels_NT"],
+            all_positions=recorded,
+            rotations=rotations if later else None,
+        )
         task_N, safety_N = batch["task_N"], batch["safety_N"]
         rows = len(task_N) / step.rows
         task_rows = (task_N != IGNORE).sum() / step.task_rows

@@ -3,10 +3,12 @@
 bitsandbytes updates tensor by tensor and waits for the card after each: 260 waits a step for the LoRA
 matrices of a Phi-3-class model, measured 20 ms where the card works 1 ms. Blocks of 256 values share a scale
 and each tensor begins a block, so that one call over all of them gives the same bits as one call for each.
+On the CPU the codes are found by a table (`quantised_moments`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,7 @@ from bitsandbytes import functional
 from torch import Tensor, nn
 
 from so8t_engine.model.gradients import ALIGNMENT, FlatGradients, padded
+from so8t_engine.training.quantised_moments import CodeTable
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class _Joined:
     Attributes:
         places: id of a parameter → where it begins.
         group: the number of the one that all of them belong to.
+        tables: of both moments' codes on the CPU.
     """
 
     parameters: list[nn.Parameter]
@@ -38,6 +42,7 @@ class _Joined:
     absmax1: Tensor
     absmax2: Tensor
     group: int
+    tables: tuple[CodeTable, CodeTable] | None = None
 
 
 class _OneCall:
@@ -70,6 +75,11 @@ class _OneCall:
             large, places, gradients, values, gradients.flat[first : first + count],
             state1, state2, absmax1, absmax2, holds.index(True),
         )  # fmt: skip
+        if device.type == "cpu" and values.dtype == torch.float32:
+            self.fill_qmap()
+            both = [CodeTable.of(self.name2qmap[name]) for name in ("dynamic", "udynamic")]
+            if both[0] is not None and both[1] is not None:
+                self._joined.tables = both[0], both[1]
 
     def init_state(self: Any, group: dict[str, Any], p: Tensor, gindex: int, pindex: int) -> None:
         joined: _Joined | None = self._joined
@@ -125,12 +135,35 @@ class _OneCall:
         for state in (joined.state1, joined.state2):
             if getattr(state, "is_paged", False):
                 functional.prefetch_tensor(state)
+        if joined.tables is not None:
+            _update_on_cpu(self, joined, group, step)
+            return
         functional.optimizer_update_8bit_blockwise(
             self.optimizer_name, joined.gradient, joined.values, joined.state1, joined.state2,
             *group["betas"], 0.0, 0.0, group["eps"], step, group["lr"],
             self.name2qmap["dynamic"], self.name2qmap["udynamic"], joined.absmax1, joined.absmax2,
             group["weight_decay"], gnorm_scale=1.0, skip_zeros=self.args.skip_zeros,
         )  # fmt: skip
+
+
+def _update_on_cpu(optimizer: Any, joined: _Joined, group: dict[str, Any], step: int) -> None:  # noqa: ANN401
+    """What bitsandbytes does on the CPU, in its order and so with its bits, but for how codes are found."""
+    assert joined.tables is not None
+    (beta1, beta2), rate, grad = group["betas"], group["lr"], joined.gradient
+    maps = (optimizer.name2qmap["dynamic"], optimizer.name2qmap["udynamic"])
+    held = ((joined.state1, joined.absmax1), (joined.state2, joined.absmax2))
+    mean, square = (
+        torch.ops.bitsandbytes.dequantize_blockwise(codes, scales, values_256, ALIGNMENT, torch.float32)
+        for (codes, scales), values_256 in zip(held, maps, strict=True)
+    )
+    mean.mul_(beta1).add_(grad, alpha=1.0 - beta1)
+    square.mul_(beta2).addcmul_(grad, grad, value=1.0 - beta2)
+    root = (square.sqrt() / math.sqrt(1.0 - beta2**step)).add_(group["eps"])
+    if group["weight_decay"] > 0.0:
+        joined.values.mul_(1.0 - rate * group["weight_decay"])
+    joined.values.addcdiv_(mean, root, value=-rate / (1.0 - beta1**step))
+    for table, moment, (codes, scales) in zip(joined.tables, (mean, square), held, strict=True):
+        table.write(moment, codes, scales)
 
 
 class AdamW8bit(_OneCall, bnb.optim.AdamW8bit):  # type: ignore[misc]

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from so8t_engine.config import Config
+from so8t_engine.model.gradients import FlatGradients
 from so8t_engine.model.so8t_model import SO8TModel
 from so8t_engine.training.schedules import rate_factor
 
@@ -70,8 +71,13 @@ def make_optimizer(model: SO8TModel, config: Config) -> torch.optim.Optimizer:
         manager.register_parameters([parameter])
         manager.override_config(parameter, "optim_bits", 32)
     optimizer = (PagedAdamW8bit if paged else AdamW8bit)(groups, betas=(0.9, 0.999), eps=1e-8)
-    if model.gradients is not None:
-        optimizer.join(groups[0]["params"], model.gradients)
+    gradients = model.gradients
+    if gradients is None and not on_card:
+        # Passes go on making gradients of their own; copied side by side they cost one update and not one
+        # for each matrix: measured 16 instead of 38 ms for the demonstration's 32.
+        gradients = FlatGradients.of_one_kind(groups[0]["params"])
+    if gradients is not None:
+        optimizer.join(groups[0]["params"], gradients)
     return optimizer
 
 

@@ -16,7 +16,7 @@ import transformers
 from so8t_engine.config import Config
 from so8t_engine.errors import MemoryLimitError, RunError, SO8TError
 from so8t_engine.i18n import _
-from so8t_engine.memory.allocator import prefer_expandable_segments
+from so8t_engine.memory.allocator import keep_freed_memory, prefer_expandable_segments
 from so8t_engine.training.checkpoint import settle
 from so8t_engine.training.checkpoint_state import Loaded, rows_digest
 from so8t_engine.training.control import AbortRequested, RunControl, StopRequested, begin, install_signals
@@ -145,6 +145,8 @@ def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outco
     on_card = prepared.device.type == "cuda"
     if on_card and config.memory.cap_allocator:
         cap_allocator(config.memory.limit_gib)
+    if not on_card:
+        keep_freed_memory()
     sampler = MemorySampler(control.emit, on_card, world.cards)
     try:
         with tempfile.TemporaryDirectory(prefix="so8t-") as scratch:

@@ -13,7 +13,7 @@ from so8t_gui.models.clock import format_duration
 from so8t_gui.models.run_model import RunModel
 from so8t_gui.plain import plain_tooltip
 from so8t_gui.run_controller import RunController
-from so8t_gui.widgets.steady import SteadyLabel
+from so8t_gui.widgets.steady import SteadyBox, SteadyLabel
 
 MISSING_TEXT = "—"
 SOON_MS = 150
@@ -61,6 +61,8 @@ class ControlBar(QFrame):
         self.state.setAccessibleName(_("State of the run"))
         self.detail = self._label("muted")
         self.detail.setWordWrap(True)
+        # Progress is told many times a second.
+        self._detail_box = SteadyBox(self.detail)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setAccessibleName(_("Progress"))
@@ -89,7 +91,7 @@ class ControlBar(QFrame):
         words = QHBoxLayout()
         words.setSpacing(10)
         words.addWidget(self.state)
-        words.addWidget(self.detail, 1)
+        words.addWidget(self._detail_box, 1)
         grid = QGridLayout(self)
         grid.setContentsMargins(12, 9, 12, 9)
         grid.setVerticalSpacing(7)
@@ -130,6 +132,7 @@ class ControlBar(QFrame):
             button.setEnabled(controller.accepts(command))
         self.state.setText(self._state_text(model))
         self.detail.setText(self._detail_text(model))
+        self._detail_box.fit()
         self._show_progress(model)
 
     def _state_text(self, model: RunModel) -> str:

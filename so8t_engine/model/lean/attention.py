@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from so8t_engine.model.lean.dropout import Seed, fork
 from so8t_engine.model.lean.linear import LoraLinear, Lows
-from so8t_engine.model.lean.ops import rms_norm, rms_norm_gradient, rotary
+from so8t_engine.model.lean.ops import has_room, rms_norm, rms_norm_gradient, rotary
 from so8t_engine.model.packed import PackedRows, attend
 
 
@@ -86,9 +86,10 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, input_NTI: Tensor, linear: LoraLinear, seed: Seed | None, *_lora: Tensor) -> Tensor:  # noqa: ANN401
         flat_tI = input_NTI.reshape(-1, input_NTI.shape[-1])
         lows: Lows = []
-        out_tO = linear.forward(flat_tI, linear.prepare(flat_tI.dtype, len(flat_tI), seed), seed, lows)
+        weight = linear.prepare(flat_tI.dtype, len(flat_tI), seed)
+        out_tO = linear.forward(flat_tI, weight, seed, lows)
         ctx.save_for_backward(input_NTI)
-        ctx.linear, ctx.seed, ctx.lows = linear, seed, lows
+        ctx.linear, ctx.seed, ctx.lows, ctx.weight = linear, seed, lows, weight if weight.merged else None
         return out_tO.view(*input_NTI.shape[:-1], -1)
 
     @staticmethod
@@ -96,7 +97,7 @@ class _Linear(torch.autograd.Function):
         (input_NTI,) = ctx.saved_tensors
         linear: LoraLinear = ctx.linear
         flat_tI, grad_tO = input_NTI.flatten(0, 1), grads[0].reshape(-1, grads[0].shape[-1])
-        weight = linear.prepare(flat_tI.dtype, len(flat_tI), ctx.seed)
+        weight = ctx.weight or linear.prepare(flat_tI.dtype, len(flat_tI), ctx.seed)
         grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, weight, ctx.seed, ctx.lows[0])
         assert grad_tI is not None
         return (grad_tI.view(input_NTI.shape), None, None, *_in(linear, grad_lora))
@@ -112,7 +113,10 @@ def _in(linear: LoraLinear, grads: list[Tensor | None]) -> list[Tensor]:
 
 
 class _Projections(torch.autograd.Function):
-    """Norm, q/k/v and rotary embedding in one: keeps h alone, and the norm is computed again."""
+    """Norm, q/k/v and rotary embedding in one: keeps h alone, and the norm is computed again.
+
+    On the CPU the normed input stays, and the sums of weights and LoRA, which are no larger than activations.
+    """
 
     @staticmethod
     def forward(
@@ -127,11 +131,10 @@ class _Projections(torch.autograd.Function):
         count, tokens, size = hidden_NTH.shape
         normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
         lows: Lows = []
+        weights = [linear.prepare(normed_tH.dtype, len(normed_tH), seed) for linear in block.projections]
         outs = [
-            linear.forward(
-                normed_tH, linear.prepare(normed_tH.dtype, len(normed_tH), seed), fork(seed, number), lows
-            ).view(count, tokens, -1)
-            for number, linear in enumerate(block.projections)
+            linear.forward(normed_tH, weight, fork(seed, number), lows).view(count, tokens, -1)
+            for number, (linear, weight) in enumerate(zip(block.projections, weights, strict=True))
         ]
         queries, keys = block.heads * block.size, block.kv_heads * block.size
         parts = torch.split(outs[0], [queries, keys, keys], -1) if len(outs) == 1 else outs
@@ -139,6 +142,8 @@ class _Projections(torch.autograd.Function):
             rotary(part.view(count, tokens, -1, block.size), part, cos_NTR, sin_NTR)
         ctx.save_for_backward(hidden_NTH, cos_NTR, sin_NTR)
         ctx.block, ctx.seed, ctx.lows = block, seed, lows
+        ctx.normed_tH = normed_tH if has_room(normed_tH) else None
+        ctx.weights = [weight if weight.merged else None for weight in weights]
         query, key, value = (part.view(count, tokens, -1, block.size).transpose(1, 2) for part in parts)
         return query, key, value
 
@@ -147,7 +152,9 @@ class _Projections(torch.autograd.Function):
         hidden_NTH, cos_NTR, sin_NTR = ctx.saved_tensors
         block: Attention = ctx.block
         count, tokens, size = hidden_NTH.shape
-        normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
+        normed_tH, merged = ctx.normed_tH, ctx.weights
+        if normed_tH is None:
+            normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
         widths = [grad.shape[1] * block.size for grad in grads]
         grads_NTF = [grads[0].new_empty((count, tokens, sum(widths)))]
         parts = list(torch.split(grads_NTF[0], widths, -1))
@@ -163,7 +170,7 @@ class _Projections(torch.autograd.Function):
         lora: list[Tensor] = []
         for number, linear in enumerate(block.projections):
             grad_tF = grads_NTF[number].view(count * tokens, -1)
-            weight = linear.prepare(normed_tH.dtype, len(normed_tH), ctx.seed)
+            weight = merged[number] or linear.prepare(normed_tH.dtype, len(normed_tH), ctx.seed)
             found, *pair = linear.backward(
                 grad_tF, normed_tH, weight, fork(ctx.seed, number), ctx.lows[number],
                 want_input=ctx.needs_input_grad[0],

@@ -22,10 +22,18 @@ Lows = list[Tensor | None]
 
 
 class Weight(NamedTuple):
-    """W of shape (O, I), or W + s B A where ``merged``: then LoRA's part of the output is in it."""
+    """W of shape (O, I), or W + s B A where ``merged``: then LoRA's part of the output is in it.
+
+    Attributes:
+        with_a: where merged, the rows of s A below (O + r, I): one product gives the output and s A x.
+        with_b: where merged, the columns of s B beside (O, I + r): one product with the output's gradient
+            gives those of the input and of A x.
+    """
 
     matrix_OI: Tensor
     merged: bool
+    with_a: Tensor | None = None
+    with_b: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +115,17 @@ class LoraLinear:
         if plain_OI.is_cuda or dropping or not exact or tokens * (outputs + inputs) < outputs * inputs:
             return Weight(self.weight(dtype), merged=False)
         a_rI, b_Or = self.a_rI.detach().to(dtype), self.b_Or.detach().to(dtype)
-        return Weight(torch.addmm(plain_OI.detach(), b_Or, a_rI, alpha=self.scale), merged=True)
+        whole = plain_OI.new_empty((outputs + len(a_rI), inputs + len(a_rI)))
+        merged_OI, with_a, with_b = whole[:outputs, :inputs], whole[:, :inputs], whole[:outputs]
+        torch.addmm(plain_OI.detach(), b_Or, a_rI, alpha=self.scale, out=merged_OI)
+        torch.mul(a_rI, self.scale, out=with_a[outputs:])
+        torch.mul(b_Or, self.scale, out=with_b[:, inputs:])
+        return Weight(merged_OI, True, with_a, with_b)
 
     def forward(
         self, input_tI: Tensor, weight: Weight, seed: Seed | None, lows: Lows | None = None
     ) -> Tensor:
-        """y of shape (t, O).
+        """y of shape (t, O), a part of wider rows perhaps.
 
         Args:
             seed: fixes the dropout; None is evaluation.
@@ -120,6 +133,11 @@ class LoraLinear:
         """
         weight_OI = weight.matrix_OI
         bias = None if self.base.bias is None else self.base.bias.to(input_tI.dtype)
+        if lows is not None and weight.with_a is not None:
+            out_tP = input_tI @ weight.with_a.T
+            out_tO, low_tr = out_tP[:, : len(weight_OI)], out_tP[:, len(weight_OI) :]
+            lows.append(low_tr.clone())  # without the output beside it
+            return out_tO if bias is None else out_tO.add_(bias)
         if self.a_rI is None or self.b_Or is None or weight.merged:
             if lows is not None:
                 lows.append(None)
@@ -147,9 +165,18 @@ class LoraLinear:
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """``(d input (t, I), d A (r, I), d B (O, r))`` of `forward` with the same arguments.
 
+        d input may be a part of wider rows.
+
         Args:
             low_tr: what `forward` gave to ``lows``; None is computed again.
         """
+        if low_tr is not None and weight.with_b is not None:
+            inputs = input_tI.shape[1]
+            grad_merged_b_Or = grad_tO.T @ low_tr
+            if not want_input:
+                return None, (grad_tO @ weight.with_b[:, inputs:]).T @ input_tI, grad_merged_b_Or
+            both_tJ = grad_tO @ weight.with_b
+            return both_tJ[:, :inputs], both_tJ[:, inputs:].T @ input_tI, grad_merged_b_Or
         if self.a_rI is None or self.b_Or is None:
             return grad_tO @ weight.matrix_OI if want_input else None, None, None
         a_rI, b_Or = self.a_rI.detach().to(input_tI.dtype), self.b_Or.detach().to(input_tI.dtype)

@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from so8t_engine.model.lean.ops import cross_entropy_rows
+from so8t_engine.model.lean.ops import cross_entropy_rows, has_room
 from so8t_engine.so8t.losses import IGNORE
+
+#: Logits at a time on the CPU at least, 16 MiB in float32.
+_CPU_LOGITS = 1 << 22
 
 
 def linear_cross_entropy(hidden_tH: Tensor, weight_VH: Tensor, labels_t: Tensor, chunk: int) -> Tensor:
@@ -33,6 +36,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         want_grad = ctx.needs_input_grad[0]
         total = torch.zeros((), dtype=torch.float32, device=hidden_tH.device)
         grad_tH = torch.empty_like(hidden_tH) if want_grad else None
+        if has_room(hidden_tH):
+            # A handful of tokens costs a pass over the whole head: more at a time while it is some megabytes.
+            chunk = max(chunk, _CPU_LOGITS // len(weight_VH))
         with torch.autocast(hidden_tH.device.type, enabled=False):
             for start in range(0, len(hidden_tH), chunk):
                 part = slice(start, start + chunk)

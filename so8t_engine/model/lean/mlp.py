@@ -4,9 +4,11 @@ Kept for the backward pass: h, and with ``keep`` the outputs of gate and up and 
 are computed again tile by tile; the product with Wd is never computed a second time: no gradient needs it.
 """
 
+# ruff: noqa: N815  (fields of the dataclasses are tensors and carry their shapes)
+
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,8 +19,10 @@ from so8t_engine.model.lean.dropout import Seed, fork
 from so8t_engine.model.lean.linear import LoraLinear, Lows, Weight
 from so8t_engine.model.lean.ops import (
     Activation,
+    activation,
     gated_activation,
     gated_activation_gradient,
+    has_room,
     rms_norm,
     rms_norm_gradient,
 )
@@ -83,6 +87,16 @@ def _halves(outs: list[Tensor]) -> tuple[Tensor, Tensor]:
     return gate_tI, up_tI
 
 
+@dataclass(slots=True)
+class _Kept:
+    """Of a tile: what `GatedMLP.expanded` made, and where there is room act(gate) and the normed input."""
+
+    outs: list[Tensor] = field(default_factory=list)
+    lows: Lows = field(default_factory=list)
+    gate_active_tI: Tensor | None = None
+    normed_tH: Tensor | None = None
+
+
 class _MLP(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -96,6 +110,7 @@ class _MLP(torch.autograd.Function):
         *_lora: Tensor,
     ) -> Tensor:
         ctx.mlp, ctx.seed, ctx.residual, ctx.kept = mlp, seed, residual, None
+        ctx.weights, ctx.lows = None, []
         ctx.save_for_backward(hidden_NTH)
         if skip:
             return hidden_NTH.new_empty(()).expand(hidden_NTH.shape)
@@ -103,17 +118,18 @@ class _MLP(torch.autograd.Function):
         hidden_tH = hidden_NTH.view(-1, size)
         weights = [linear.prepare(hidden_tH.dtype, len(hidden_tH), seed) for linear in mlp.linears]
         out_tH = torch.empty_like(hidden_tH)
-        kept: list[tuple[list[Tensor], Lows]] = []
+        kept: list[_Kept] = []
         for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
             own, part_tH = fork(seed, 16 * number), hidden_tH[start : start + mlp.tile]
             normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
             lows: Lows = []
             outs = mlp.expanded(normed_tH, weights, own, lows)
-            del normed_tH
-            active_tI = gated_activation(*_halves(outs), mlp.activation)
+            gate_tI, up_tI = _halves(outs)
+            gate_active_tI = activation(gate_tI, mlp.activation) if keep else None
+            active_tI = gated_activation(gate_tI, up_tI, mlp.activation, gate_active_tI)
             if keep:
-                kept.append((outs, lows))
-            del outs
+                kept.append(_Kept(outs, lows, gate_active_tI, normed_tH if has_room(normed_tH) else None))
+            del outs, normed_tH, gate_tI, up_tI, gate_active_tI
             result_tH = mlp.contract.forward(active_tI, weights[-1], fork(own, 2), lows)
             del active_tI
             if residual:
@@ -123,30 +139,41 @@ class _MLP(torch.autograd.Function):
         if keep:
             # Only this function's backward pass reads them, once, and writes over them.
             ctx.kept = kept
+            ctx.weights = [weight if weight.merged else None for weight in weights]
+            ctx.lows = [one.lows[-1] for one in kept]
         return out_tH.view(hidden_NTH.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         (hidden_NTH,) = ctx.saved_tensors
         mlp: GatedMLP = ctx.mlp
-        kept, ctx.kept = ctx.kept, None
+        kept: list[_Kept | None] | None = ctx.kept
+        merged: list[Weight | None] = ctx.weights or [None] * len(mlp.linears)
+        ctx.kept = None
         size = hidden_NTH.shape[-1]
         hidden_tH, grad_tH = hidden_NTH.view(-1, size), grads[0].reshape(-1, size)
-        weights = [linear.prepare(hidden_tH.dtype, len(hidden_tH), ctx.seed) for linear in mlp.linears]
+        weights = [
+            weight or linear.prepare(hidden_tH.dtype, len(hidden_tH), ctx.seed)
+            for linear, weight in zip(mlp.linears, merged, strict=True)
+        ]
         sums: list[list[Tensor | None]] = [[None, None] for _linear in mlp.linears]
         out_tH = torch.empty_like(hidden_tH)
         for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
             own, place = fork(ctx.seed, 16 * number), slice(start, start + mlp.tile)
             part_tH, part_grad_tH = hidden_tH[place], grad_tH[place]
-            normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
-            if kept:
-                outs, lows = kept[number]
-                kept[number] = [], []
-            else:
+            before = (kept[number] if kept else None) or _Kept()
+            normed_tH = before.normed_tH
+            if normed_tH is None:
+                normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
+            outs, lows, gate_active_tI = before.outs, before.lows, before.gate_active_tI
+            if not outs:
                 lows = []
                 outs = mlp.expanded(normed_tH, weights, own, lows)
-                lows.append(None)
-            active_tI = gated_activation(*_halves(outs), mlp.activation)
+                lows.append(ctx.lows[number] if ctx.lows else None)
+            if kept:
+                kept[number] = None
+            del before
+            active_tI = gated_activation(*_halves(outs), mlp.activation, gate_active_tI)
             grad_tI, *pair = mlp.contract.backward(
                 part_grad_tH, active_tI, weights[-1], fork(own, 2), lows[-1]
             )
@@ -154,8 +181,8 @@ class _MLP(torch.autograd.Function):
             del active_tI
             assert grad_tI is not None
             # From here on ``outs`` holds the gradients.
-            gated_activation_gradient(grad_tI, *_halves(outs), mlp.activation)
-            del grad_tI
+            gated_activation_gradient(grad_tI, *_halves(outs), mlp.activation, gate_active_tI)
+            del grad_tI, gate_active_tI
             grad_normed_tH: Tensor | None = None
             for index, linear in enumerate(mlp.expand):
                 found, *pair = linear.backward(

@@ -115,8 +115,25 @@ def rotary(
         )  # fmt: skip
 
 
-def gated_activation(gate_tI: Tensor, up_tI: Tensor, kind: Activation) -> Tensor:
-    """up · act(gate), shape (t, I); rows of the inputs may be halves of wider rows."""
+def has_room(tensor: Tensor) -> bool:
+    """Whether time is shorter than memory: on the CPU in full precision."""
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
+
+
+def activation(gate_tI: Tensor, kind: Activation) -> Tensor | None:
+    """act(gate), to be kept for `gated_activation` and its gradient; None where it is to be made anew."""
+    return _activated(gate_tI, kind) if has_room(gate_tI) and not kernels_on(gate_tI) else None
+
+
+def gated_activation(
+    gate_tI: Tensor, up_tI: Tensor, kind: Activation, active_tI: Tensor | None = None
+) -> Tensor:
+    """up · act(gate), shape (t, I); rows of the inputs may be halves of wider rows.
+
+    ``active_tI``: act(gate) where it is known.
+    """
+    if active_tI is not None:
+        return active_tI * up_tI
     if not kernels_on(gate_tI):
         return _activated(gate_tI, kind).mul_(up_tI)
     from so8t_engine.model.lean.kernels import gated_forward
@@ -135,11 +152,13 @@ def _activated(gate_tI: Tensor, kind: Activation) -> Tensor:
     return functional.silu(gate_tI) if kind == "silu" else functional.gelu(gate_tI, approximate="tanh")
 
 
-def gated_activation_gradient(grad_tI: Tensor, gate_tI: Tensor, up_tI: Tensor, kind: Activation) -> None:
+def gated_activation_gradient(
+    grad_tI: Tensor, gate_tI: Tensor, up_tI: Tensor, kind: Activation, active_tI: Tensor | None = None
+) -> None:
     """Replace ``gate_tI`` and ``up_tI`` by their gradients, in place."""
     if not kernels_on(gate_tI):
         through_tI = grad_tI * up_tI
-        torch.mul(grad_tI, _activated(gate_tI, kind), out=up_tI)
+        torch.mul(grad_tI, _activated(gate_tI, kind) if active_tI is None else active_tI, out=up_tI)
         if kind == "silu":
             torch.ops.aten.silu_backward(through_tI, gate_tI, grad_input=gate_tI)
         else:
@@ -161,6 +180,8 @@ def cross_entropy_rows(logits_tV: Tensor, labels_t: Tensor, ignore: int, want_gr
     With ``want_grad`` the logits are replaced by the gradient of their sum, softmax − one-hot.
     """
     if not kernels_on(logits_tV):
+        if want_grad and logits_tV.device.type == "cpu" and logits_tV.dtype == _wide(logits_tV).dtype:
+            return _cross_entropy_in_place(logits_tV, labels_t, ignore)
         log_share_tV = torch.log_softmax(_wide(logits_tV), -1)
         losses_t = functional.nll_loss(log_share_tV, labels_t, ignore_index=ignore, reduction="none")
         if want_grad:
@@ -180,6 +201,19 @@ def cross_entropy_rows(logits_tV: Tensor, labels_t: Tensor, ignore: int, want_gr
             VOCABULARY=vocabulary, WANT_GRAD=want_grad,
             WIDTH=min(_power_of_two(vocabulary), 8192), num_warps=16,
         )  # fmt: skip
+    return losses_t
+
+
+def _cross_entropy_in_place(logits_tV: Tensor, labels_t: Tensor, ignore: int) -> Tensor:
+    """`cross_entropy_rows` with one exponential a logit: log Σ exp(x − max) is −log of the largest share."""
+    wanted_t, at_t1 = labels_t != ignore, labels_t.clamp(min=0).unsqueeze(-1)
+    largest_t = logits_tV.amax(-1) - logits_tV.gather(-1, at_t1).squeeze(-1)
+    torch.softmax(logits_tV, -1, out=logits_tV)
+    losses_t = largest_t.sub_(logits_tV.amax(-1).log_())
+    logits_tV.scatter_add_(-1, at_t1, logits_tV.new_tensor(-1.0).expand_as(at_t1))
+    if not bool(wanted_t.all()):
+        losses_t.masked_fill_(~wanted_t, 0.0)
+        logits_tV.masked_fill_(~wanted_t.unsqueeze(-1), 0.0)
     return losses_t
 
 

@@ -51,7 +51,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
         "rms_norm": lambda hidden, _weight, _eps: torch.empty_like(hidden),
         "rms_norm_gradient": lambda _grad, hidden, _weight, _eps, _residual=None: torch.empty_like(hidden),
         "rotary": lambda *_tensors, **_options: None,
-        "gated_activation": lambda gate, _up, _kind: torch.empty(gate.shape, dtype=gate.dtype),
+        "gated_activation": lambda gate, _up, _kind, _active=None: torch.empty(gate.shape, dtype=gate.dtype),
         "gated_activation_gradient": lambda *_tensors: None,
         "cross_entropy_rows": lambda _logits, labels, _ignore, _want: torch.zeros(len(labels)),
         "apply_gate": _gate,

@@ -12,6 +12,7 @@ from torch import nn
 from so8t_engine.model.gradients import FlatGradients
 from so8t_engine.training.adamw_8bit import AdamW8bit
 from so8t_engine.training.optimizer_state import capture_optimizer, restore_optimizer
+from so8t_engine.training.quantised_moments import CodeTable
 
 #: The last but one is no multiple of a block of 256; the last keeps 32-bit moments.
 SHAPES = ((16, 512), (300, 16), (70, 61), (5, 7))
@@ -101,5 +102,37 @@ def test_what_is_not_side_by_side_is_updated_one_by_one() -> None:
     optimizer = AdamW8bit(groups(own))
     optimizer.join(own[:3], gradients)
     assert optimizer._joined is None
+    step(own, optimizer, 0, elsewhere=False)
+    assert not torch.equal(own[0], parameters()[0])
+
+
+def test_the_table_of_codes_gives_bitsandbytes_codes_also_for_zeros_and_very_small_values() -> None:
+    random = torch.Generator().manual_seed(3)
+    for name, signed in (("dynamic", True), ("udynamic", False)):
+        values_256 = bnb.functional.create_dynamic_map(signed=signed)
+        table = CodeTable.of(values_256)
+        assert table is not None, name
+        moments = torch.randn((300, 256), generator=random) * torch.logspace(-30, 2, 300).unsqueeze(1)
+        moments[7] = 0.0
+        moments = (moments if signed else moments.abs()).view(-1)
+        wanted, wanted_scales = bnb.functional.quantize_blockwise(moments, code=values_256, blocksize=256)
+        codes, scales = torch.empty_like(wanted), torch.empty_like(wanted_scales.absmax)
+        table.write(moments, codes, scales)
+        assert torch.equal(codes, wanted)
+        assert torch.equal(scales, wanted_scales.absmax)
+
+
+def test_a_library_that_codes_another_way_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nearest(values: torch.Tensor, values_256: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        blocks = values.reshape(-1, 256)
+        scales = blocks.abs().amax(1)
+        shares = blocks / scales.clamp(min=1e-38).unsqueeze(1)
+        codes = torch.bucketize(shares, (values_256[1:] + values_256[:-1]) / 2)
+        return codes.to(torch.uint8).view(-1), scales
+
+    monkeypatch.setattr("so8t_engine.training.quantised_moments._by_bitsandbytes", nearest)
+    own, _gradients, optimizer = joined()
+    assert optimizer._joined is not None
+    assert optimizer._joined.tables is None
     step(own, optimizer, 0, elsewhere=False)
     assert not torch.equal(own[0], parameters()[0])

@@ -1,0 +1,116 @@
+"""The CPU's own ways of the lean layers against the plain ones of PyTorch, values and gradients."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from so8t_engine.model.lean.linear import LoraLinear
+from so8t_engine.model.lean.ops import cross_entropy_rows
+from so8t_engine.model.packed import _FlashRows, _row_by_row
+from so8t_engine.so8t.losses import IGNORE
+from so8t_engine.so8t.pet import pet_loss
+from so8t_engine.so8t.pet_packed import packed_pet_loss
+
+
+def _random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_attention_of_rows_as_one_node_is_sdpa_of_each_row(dtype: torch.dtype) -> None:
+    ends = [0, 1, 40, 103, 110]
+    # Queries, keys and values as parts of one wider row, as a fused projection gives them.
+    wide_1TF = _random(1, 110, 3 * 64, dtype=dtype)
+    grad_1hTD = _random(1, 4, 110, 16, seed=1, dtype=dtype)
+    found, wanted = (wide_1TF.clone().requires_grad_() for _way in range(2))
+
+    def parts(one: Tensor) -> list[Tensor]:
+        return [part.view(1, 110, 4, 16).transpose(1, 2) for part in one.split(64, -1)]
+
+    out = _row_by_row(*parts(found), torch.tensor(ends, dtype=torch.int32), 0.25)
+    assert type(out.grad_fn).__name__ == "_FlashRowsBackward"
+    assert issubclass(_FlashRows, torch.autograd.Function)
+    out.backward(grad_1hTD)
+    rows = [
+        functional.scaled_dot_product_attention(
+            *(part[:, :, begin:end] for part in parts(wanted)), is_causal=True, scale=0.25
+        )
+        for begin, end in pairwise(ends)
+    ]
+    plain = torch.cat(rows, 2)
+    plain.backward(grad_1hTD)
+    assert torch.equal(out, plain)
+    assert found.grad is not None
+    assert wanted.grad is not None
+    assert torch.equal(found.grad, wanted.grad)
+
+
+def test_pet_in_one_piece_is_pet_of_each_row_with_its_gradient() -> None:
+    sizes = [2, 3, 40, 17]
+    row_T = torch.cat([torch.full((size,), row) for row, size in enumerate(sizes)] + [torch.full((5,), -1)])
+    hidden = _random(1, len(row_T), 16)
+    hidden[:, 5:45] *= 3.0  # the rows differ in size
+    found, wanted = (hidden.clone().requires_grad_() for _way in range(2))
+    loss = packed_pet_loss(found, row_T.unsqueeze(0), len(sizes))
+    assert type(loss.grad_fn).__name__ == "_SquaresBackward"
+    loss.backward()
+    plain = torch.stack([pet_loss(part) for part in wanted[:, :-5].split(sizes, 1)]).mean()
+    plain.backward()
+    assert found.grad is not None
+    assert wanted.grad is not None
+    torch.testing.assert_close(loss, plain, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_pet_of_rows_that_are_all_zero_is_nothing_with_a_finite_gradient() -> None:
+    hidden = torch.zeros((1, 12, 8), requires_grad=True)
+    loss = packed_pet_loss(hidden, torch.zeros((1, 12), dtype=torch.int64), 1)
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert hidden.grad is not None
+    assert torch.equal(hidden.grad, torch.zeros_like(hidden))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_merged_lora_gives_output_and_gradients_by_one_product_each(bias: bool) -> None:
+    base = nn.Linear(24, 40, bias=bias, dtype=torch.float64).requires_grad_(False)
+    a_rI, b_Or = nn.Parameter(_random(4, 24, seed=1)), nn.Parameter(_random(40, 4, seed=2))
+    linear = LoraLinear(base, a_rI, b_Or, scale=0.5)
+    input_tI, grad_tO = _random(64, 24, seed=3).requires_grad_(), _random(64, 40, seed=4)
+    weight = linear.prepare(torch.float64, 64, None)
+    assert weight.merged
+    lows: list[Tensor | None] = []
+    out_tO = linear.forward(input_tI.detach(), weight, None, lows)
+    (low_tr,) = lows
+    assert low_tr is not None
+    found = linear.backward(grad_tO, input_tI.detach(), weight, None, low_tr=low_tr)
+    none, *without = linear.backward(
+        grad_tO, input_tI.detach(), weight, None, want_input=False, low_tr=low_tr
+    )
+    plain = base(input_tI) + 0.5 * (input_tI @ a_rI.T) @ b_Or.T
+    plain.backward(grad_tO)
+    assert none is None
+    torch.testing.assert_close(out_tO, plain.detach(), rtol=1e-12, atol=1e-12)
+    for one, wanted in zip((*found, *without), (input_tI, a_rI, b_Or, a_rI, b_Or), strict=True):
+        torch.testing.assert_close(one, wanted.grad, rtol=1e-11, atol=1e-11)
+
+
+def test_cross_entropy_in_place_agrees_where_the_share_underflows() -> None:
+    logits_tV = _random(30, 50, dtype=torch.float32) * 8
+    logits_tV[5] = -1e4
+    logits_tV[5, 0] = 0.0  # the label's share is 0 in any float
+    labels_t = torch.randint(1, 50, (30,), generator=torch.Generator().manual_seed(1))
+    labels_t[3] = IGNORE
+    wide = logits_tV.double().requires_grad_()
+    wanted_t = functional.cross_entropy(wide, labels_t, reduction="none", ignore_index=IGNORE)
+    wanted_t.sum().backward()
+    assert wide.grad is not None
+    found_t = cross_entropy_rows(logits_tV, labels_t, IGNORE, True)
+    torch.testing.assert_close(found_t.double(), wanted_t.detach(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(logits_tV.double(), wide.grad, rtol=0, atol=1e-6)
+    assert not logits_tV[3].any()
