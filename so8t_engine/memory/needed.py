@@ -13,9 +13,10 @@ from so8t_engine.memory.terms import MIB, Phase
 
 #: What the driver holds for one recorded pass outside the allocator (measured: 88 MB for a Phi-3.5-mini).
 RECORDING_BYTES = 100_000_000
-#: And the allocator in addition: the products' workspaces of the stream that recorded, and memory that
-#: ordinary passes left and a recording cannot use (measured on the calibration half: 100 and 104 MB).
-BESIDE_RECORDINGS = 102_000_000
+#: And the allocator in addition, what a recording cannot use of what is there before it. With ``on`` within 12 MB
+#: of nothing in the three measured of the calibration half; 17 leave a margin. With ``auto`` ordinary passes come
+#: first: a run of a preset from disk then reserved 57 MB more than one that never recorded.
+BESIDE_RECORDINGS = {"off": 0, "on": 17_000_000, "auto": 102_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def _levels(machine: Machine, cpu: bool, lean: bool) -> tuple[Level, Level, Leve
 
 
 def _whole(
-    phase: Phase, level: Level, machine: Machine, cpu: bool, factor: float, recorded: bool
+    phase: Phase, level: Level, machine: Machine, cpu: bool, factor: float, recorded: str
 ) -> tuple[dict[str, int], int]:
     """A phase's terms with what comes on top, and what the allocator reserves without corrections."""
     terms = dict(phase.terms)
@@ -107,10 +108,10 @@ def _whole(
         + level.heap * short
         + level.kept * phase.kept
         + phase.apart
-        + (BESIDE_RECORDINGS if recorded else 0)
+        + BESIDE_RECORDINGS[recorded]
     )
     terms["libraries"] = 0 if cpu else machine.workspace
-    terms["context"] = level.context + (RECORDING_BYTES if recorded else 0)
+    terms["context"] = level.context + (RECORDING_BYTES if recorded != "off" else 0)
     outside = terms.get("optimizer_paged", 0) + (0 if cpu else terms["context"])
     plain = sum(terms.values()) - outside
     terms["fragmentation"] = max(0, terms["fragmentation"] + int((factor - 1.0) * plain))
@@ -129,7 +130,8 @@ def needed(
     found = []
     lean = runs_lean(config, geometry)
     # One at least; more are made only where the limit leaves room for them.
-    recorded = lean and not cpu and may_record(config)
+    records = lean and not cpu and may_record(config)
+    recorded = config.training.recorded_passes if records else "off"
     shared = lean_phases(config, geometry, cpu=cpu, compute=compute) if lean else {}
     for index, level in enumerate(_levels(machine, cpu, lean)):
         phases = shared
