@@ -29,6 +29,11 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: at the end one of two processes would wait for the other."""
+    items.sort(key=lambda item: "test_xvfb" not in item.nodeid)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the processes that a failed test left behind: a thread that follows one would hold up the exit."""
     if getattr(session.config.option, "numprocesses", None):

@@ -129,9 +129,15 @@ def preferences(tmp_path: Path) -> Preferences:
     return Preferences(QSettings(str(tmp_path / "preferences.ini"), QSettings.Format.IniFormat))
 
 
+@pytest.fixture(scope="session")
+def shipped_demo() -> Config:
+    """Read once; configurations are never changed, only copied."""
+    return load_config("demo")
+
+
 @pytest.fixture
-def demo_config(tmp_path: Path) -> Config:
-    config = load_config("demo")
+def demo_config(shipped_demo: Config, tmp_path: Path) -> Config:
+    config = shipped_demo
     return config.model_copy(
         update={"run": config.run.model_copy(update={"directory": str(tmp_path / "runs")})}
     )

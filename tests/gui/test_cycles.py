@@ -27,8 +27,8 @@ from so8t_engine.training.states import Command, State
 from so8t_gui.main_window import MainWindow
 from so8t_gui.preferences import Preferences
 
-CYCLES = int(os.environ.get("SO8T_CYCLES", "4"))
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(14_400 if CYCLES > 4 else 600)]
+CYCLES = int(os.environ.get("SO8T_CYCLES", "3"))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(14_400 if CYCLES > 3 else 600)]
 #: Cycles before the first count: caches of fonts, icons and styles are filled by them.
 WARM_UP = 2 if CYCLES < 50 else 20
 #: Each one takes as many steps; the others are stopped while the trainer is loading.
