@@ -13,9 +13,9 @@ from so8t_engine.memory.terms import MIB, Phase
 
 #: What the driver holds for one recorded pass outside the allocator (measured: 88 MB for a Phi-3.5-mini).
 RECORDING_BYTES = 100_000_000
-#: And the allocator in addition, what a recording cannot use of what is there before it. With ``on`` within 12 MB
-#: of nothing in the three measured of the calibration half; 17 leave a margin. With ``auto`` ordinary passes come
-#: first: a run of a preset from disk then reserved 57 MB more than one that never recorded.
+#: And the allocator in addition, what a recording cannot use of what is there before it. With ``on`` within
+#: 12 MB of nothing in the three measured of the calibration half; 17 leave a margin. With ``auto`` ordinary
+#: passes come first: a run of a preset from disk then reserved 57 MB more than one that never recorded.
 BESIDE_RECORDINGS = {"off": 0, "on": 17_000_000, "auto": 102_000_000}
 
 
