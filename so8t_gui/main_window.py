@@ -102,8 +102,7 @@ class MainWindow(PagedWindow):
         status.addPermanentWidget(CardLabel())
         self.setStatusBar(status)
         self._on_state()
-        if self.isVisible():
-            self.pages.build_when_idle()
+        self._build_the_rest()
 
     def _page_specs(self) -> list[PageSpec]:
         """Every page, in the order of the navigation."""
@@ -177,7 +176,8 @@ class MainWindow(PagedWindow):
 
     def _build_the_rest(self) -> None:
         if self.isVisible():
-            self.pages.build_when_idle()
+            # First what the charts in view will draw in, then pages that nobody looks at yet.
+            self.pages.build_when_idle(self.run_page.view.overview.preparations())
 
     def show_palette(self) -> None:
         """Everything that can be done, found by typing."""

@@ -5,13 +5,16 @@ A window that builds everything before it shows itself lets a person wait for pa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QStackedWidget, QVBoxLayout, QWidget
 
 IDLE_MS = 30
+#: Between small pieces that complete what is in view.
+FIRST_MS = 4
 #: A person has just asked for something: the rest waits for so long.
 BUSY_MS = 1500
 
@@ -44,6 +47,7 @@ class PageStack(QStackedWidget):
             layout.setContentsMargins(0, 0, 0, 0)
             self._holders.append(layout)
             self.addWidget(holder)
+        self._first: deque[Callable[[], object]] = deque()
         self._idle = QTimer(self, interval=IDLE_MS)
         self._idle.timeout.connect(self._build_next)
         self.currentChanged.connect(self._build_current)
@@ -75,11 +79,16 @@ class PageStack(QStackedWidget):
         if self._idle.isActive():
             self._idle.start(BUSY_MS)
 
-    def build_when_idle(self) -> None:
-        """Build the rest one by one, with the event loop's turns between them."""
-        self._idle.start(IDLE_MS)
+    def build_when_idle(self, first: Iterable[Callable[[], object]] = ()) -> None:
+        """Do what comes ``first``, then build the rest one by one, with the event loop's turns between."""
+        self._first.extend(first)
+        self._idle.start(FIRST_MS if self._first else IDLE_MS)
 
     def _build_next(self) -> None:
+        if self._first:
+            self._first.popleft()()
+            self._idle.setInterval(FIRST_MS if self._first else IDLE_MS)
+            return
         self._idle.setInterval(IDLE_MS)
         missing = [spec.name for spec in self.specs if spec.name not in self._built]
         if missing:
@@ -90,4 +99,5 @@ class PageStack(QStackedWidget):
 
     def stop(self) -> None:
         """Build nothing more: the window is being taken down."""
+        self._first.clear()
         self._idle.stop()

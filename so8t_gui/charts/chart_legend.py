@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QFrame, QLabel, QSizePolicy, QWidget
 
 from so8t_engine.i18n import _
 from so8t_gui import theme
-from so8t_gui.charts.plot import marks_in_words
+from so8t_gui.charts.mark_words import marks_in_words
 from so8t_gui.charts.series import Series, format_value, unbroken
 from so8t_gui.models.buffers import Columns
 from so8t_gui.models.marks import Marks

@@ -91,7 +91,7 @@ class ChartLink(QObject):
         """Show everything, or the newest rows, and go on doing so."""
         self._set_following(True)
         for chart in self.charts:
-            if chart.zoomed or not chart.plot.box.values_follow:
+            if not chart.follows:
                 chart.blockSignals(True)
                 chart.show_whole()
                 chart.blockSignals(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PySide6.QtCore import Signal
@@ -10,8 +11,10 @@ from PySide6.QtWidgets import QWidget
 
 from so8t_engine.i18n import _
 from so8t_gui.charts.chart_legend import ChartLegend
-from so8t_gui.charts.plot import Plot
 from so8t_gui.charts.series import Values, format_value, full_range, grown_span, robust_range
+
+if TYPE_CHECKING:
+    from so8t_gui.charts.plot import Plot
 
 
 class ChartRanges(ChartLegend):
@@ -25,15 +28,30 @@ class ChartRanges(ChartLegend):
     whole = Signal()
     #: Whether the ranges follow the data; a subclass that sets its own says no.
     fits = True
-    plot: Plot
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._plot: Plot | None = None
         self._span: tuple[float, float] | None = None
         self._by_hand = False
         self._setting = False
         #: Values that the vertical range always holds.
         self._levels: list[float] = []
+
+    @property
+    def plot(self) -> Plot:
+        """The drawing surface, made when it is first wanted: an empty chart has none."""
+        if self._plot is None:
+            self._plot = self._make_plot()
+            self._plot_made(self._plot)
+        return self._plot
+
+    def _make_plot(self) -> Plot:
+        raise NotImplementedError
+
+    def _plot_made(self, plot: Plot) -> None:
+        """Show in it what was asked for before it was there."""
+        raise NotImplementedError
 
     def refresh(self) -> None:
         """Draw again what was handed over last, as after zooming."""
@@ -51,14 +69,16 @@ class ChartRanges(ChartLegend):
     def show_span(self, low: float, high: float, *, by_hand: bool = False) -> None:
         """Show x from ``low`` to ``high``; by hand, it stays there until `show_whole`."""
         self._span, self._by_hand = (low, high), by_hand
-        self._set_x_range(low, high)
+        if self._plot is not None:
+            self._set_x_range(low, high)
         if by_hand:
             self.refresh()
 
     def show_whole(self) -> None:
         """Follow the data again, in both directions."""
         self._span, self._by_hand = None, False
-        self.plot.box.values_follow = True
+        if self._plot is not None:
+            self._plot.box.values_follow = True
         self.refresh()
         self.whole.emit()
 
@@ -66,6 +86,11 @@ class ChartRanges(ChartLegend):
     def zoomed(self) -> bool:
         """Whether a person has chosen what part is shown."""
         return self._by_hand
+
+    @property
+    def follows(self) -> bool:
+        """Whether both axes follow the data."""
+        return not self._by_hand and (self._plot is None or self._plot.box.values_follow)
 
     def _set_x_range(self, low: float, high: float) -> None:
         if self.plot.box.viewRange()[0] != [low, high]:

@@ -7,20 +7,17 @@ extremes of each pixel column, and only what the view shows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyqtgraph as pg
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QStackedLayout, QVBoxLayout, QWidget
 
 from so8t_engine.i18n import _
 from so8t_gui import theme
-from so8t_gui.charts.axis import NumberAxis
 from so8t_gui.charts.chart_legend import ChartOptions
 from so8t_gui.charts.chart_ranges import ChartRanges
-from so8t_gui.charts.plot import Plot
 from so8t_gui.charts.series import (
     MISSING_TEXT,
     Series,
@@ -35,9 +32,13 @@ from so8t_gui.models.marks import Marks
 from so8t_gui.models.smoothing import Smoothed
 from so8t_gui.widgets.elided_label import ElidedLabel
 
+if TYPE_CHECKING:
+    from so8t_gui.charts.plot import Plot
+
 __all__ = ["MISSING_TEXT", "LineChart", "Series", "format_value"]
-pg.setConfigOptions(antialias=False, useOpenGL=False)
 MAX_DOTS = 400
+#: A plot's smallest width and height in pixels.
+LEAST = (120, 70)
 
 
 class LineChart(ChartRanges):
@@ -65,10 +66,13 @@ class LineChart(ChartRanges):
         self.options = ChartOptions(log=log, robust=robust)
         self.title_text = title
         self.along = "step"
-        self._items: dict[str, pg.PlotDataItem] = {}
+        self._items: dict[str, Any] = {}
         self._smooth: dict[str, tuple[Columns, float, Smoothed]] = {}
-        self._region: pg.LinearRegionItem | None = None
-        self._level_lines: list[tuple[float, str, str]] = []
+        self._region: Any = None
+        self._levels_told: list[tuple[float, str, str]] = []
+        #: The lines of `levels`, in their order, once there is a plot.
+        self.level_lines: list[Any] = []
+        self._x_label = ""
         self._build(title)
 
     def _build(self, title: str) -> None:
@@ -79,28 +83,13 @@ class LineChart(ChartRanges):
         head.setContentsMargins(0, 0, 0, 0)
         head.addWidget(self._title, 1)
         self._legend.linkActivated.connect(self.toggle_series)
-        self._bottom = NumberAxis("bottom")
-        self.plot = Plot({"bottom": self._bottom, "left": NumberAxis("left")})
-        self.plot.setBackground(theme.current()["surface"])
-        self.plot.hideButtons()
-        self.plot.showGrid(x=True, y=True, alpha=0.18)
-        self.plot.getPlotItem().getAxis("left").setLogMode(self.options.log)
-        self.plot.setFrameShape(QFrame.Shape.NoFrame)
-        self.plot.setMinimumSize(120, 70)
-        self.plot.setAccessibleName(title)
-        # The menu's button is the chart's stop for the keyboard; the plot itself does nothing with keys.
-        self.plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.plot.viewport().setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.plot.setToolTip(_("Wheel zooms, dragging moves, double click shows everything."))
-        self.plot.whole.connect(self.show_whole)
-        self.plot.hovered.connect(self.hovered)
-        self.plot.box.sigRangeChangedManually.connect(self._on_hand)
-        self.plot.box.sigXRangeChanged.connect(self._on_x_range)
         self._empty = QLabel(_("No data yet"))
         self._empty.setObjectName("notice")
         self._empty.setTextFormat(Qt.TextFormat.PlainText)
         self._empty.setWordWrap(True)
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        # The plot's place is kept for it: nothing moves when it comes.
+        self._empty.setMinimumSize(*LEAST)
         layout = self._layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 7, 8, 4)
         layout.setSpacing(1)
@@ -110,8 +99,34 @@ class LineChart(ChartRanges):
         layout.addLayout(self._stack, 1)
         # Into a layout that has its place: it shows the first at once, else as a window of its own.
         self._stack.addWidget(self._empty)
-        self._stack.addWidget(self.plot)
         self.set_x("step")
+
+    def _make_plot(self) -> Plot:
+        from so8t_gui.charts import plot_parts
+
+        plot = plot_parts.make_plot(self.title_text, log=self.options.log)
+        plot.setMinimumSize(*LEAST)
+        plot.whole.connect(self.show_whole)
+        plot.hovered.connect(self.hovered)
+        plot.box.sigRangeChangedManually.connect(self._on_hand)
+        plot.box.sigXRangeChanged.connect(self._on_x_range)
+        self._stack.addWidget(plot)
+        return plot
+
+    def _plot_made(self, plot: Plot) -> None:
+        self._name_axis(plot)
+        plot.layer.marks = self.marks
+        for name, one in self._series.items():
+            self._add_line(name, one)
+        for level in self._levels_told:
+            self._add_level_line(plot, *level)
+        if self._span is not None:
+            self._set_x_range(*self._span)
+        plot.set_cursor(self._cursor)
+
+    def prepare(self) -> None:
+        """Make the plot before there is anything to draw, while nobody waits for it."""
+        self.plot.ensurePolished()
 
     def dispose(self) -> None:
         """Take the plot apart in the order that pyqtgraph wants, before Qt deletes the widgets."""
@@ -119,7 +134,8 @@ class LineChart(ChartRanges):
         self._items.clear()
         self._series.clear()
         self._sources.clear()
-        self.plot.close()
+        if self._plot is not None:
+            self._plot.close()
 
     def add_to_header(self, widget: QWidget) -> None:
         """Put a button behind the title."""
@@ -148,13 +164,18 @@ class LineChart(ChartRanges):
     def set_x(self, column: str, label: str = "") -> None:
         """Draw over ``step``, ``elapsed`` or another column, whose translated ``label`` is then given."""
         self.along = column
-        self.plot.layer.x = column
-        self._bottom.durations = column == "elapsed"
-        label = label or (_("time") if column == "elapsed" else _("step"))
-        self._bottom.setLabel(label, **{"color": theme.current()["muted"], "font-size": "8pt"})
-        self._bottom.picture = None
+        self._x_label = label or (_("time") if column == "elapsed" else _("step"))
         self._span, self._by_hand = None, False
-        self.plot.box.values_follow = True
+        if self._plot is not None:
+            self._name_axis(self._plot)
+            self._plot.box.values_follow = True
+
+    def _name_axis(self, plot: Plot) -> None:
+        plot.layer.x = self.along
+        bottom = plot.getPlotItem().getAxis("bottom")
+        bottom.durations = self.along == "elapsed"
+        bottom.setLabel(self._x_label, **{"color": theme.current()["muted"], "font-size": "8pt"})
+        bottom.picture = None
 
     def set_series(self, series: Sequence[Series]) -> None:
         """Which columns to draw; lines that stay keep their item."""
@@ -165,35 +186,34 @@ class LineChart(ChartRanges):
             self.plot.removeItem(self._items.pop(name))
             self._smooth.pop(name, None)
         self._series = wanted
+        if self._plot is None:
+            return
         for name, one in wanted.items():
             if name not in self._items:
-                self._items[name] = self._make_item(one)
-                self._items[name].setVisible(name not in self.options.hidden)
+                self._add_line(name, one)
 
     @property
     def series(self) -> list[Series]:
         return list(self._series.values())
 
-    def _make_item(self, one: Series) -> pg.PlotDataItem:
-        style = Qt.PenStyle.DashLine if one.dashed else Qt.PenStyle.SolidLine
-        item = pg.PlotDataItem(pen=pg.mkPen(one.colour, width=1, style=style), connect="finite")
-        self.plot.addItem(item, ignoreBounds=True)
-        return item
+    def _add_line(self, name: str, one: Series) -> None:
+        from so8t_gui.charts import plot_parts
 
-    def add_level(self, value: float, label: str, colour: str, *, in_view: bool = False) -> pg.InfiniteLine:
+        item = self._items[name] = plot_parts.make_line(self.plot, one)
+        item.setVisible(name not in self.options.hidden)
+
+    def add_level(self, value: float, label: str, colour: str, *, in_view: bool = False) -> None:
         """A horizontal line with a name, such as φ; ``in_view``: the range of values always holds it."""
-        line = pg.InfiniteLine(
-            pos=value,
-            angle=0,
-            pen=pg.mkPen(colour, width=1, style=Qt.PenStyle.DashLine),
-            label=label,
-            labelOpts={"position": 0.05, "color": colour, "anchors": [(0, 0), (0, 0)]},
-        )
-        self.plot.addItem(line, ignoreBounds=True)
-        self._level_lines.append((value, label, colour))
+        self._levels_told.append((value, label, colour))
         if in_view:
             self._levels.append(value)
-        return line
+        if self._plot is not None:
+            self._add_level_line(self._plot, value, label, colour)
+
+    def _add_level_line(self, plot: Plot, value: float, label: str, colour: str) -> None:
+        from so8t_gui.charts import plot_parts
+
+        self.level_lines.append(plot_parts.make_level(plot, value, label, colour))
 
     def set_note(self, text: str) -> None:
         """A remark behind the readings; plain text, already translated."""
@@ -205,7 +225,9 @@ class LineChart(ChartRanges):
 
     def set_marks(self, marks: Marks | None) -> None:
         """Phases and marks to draw behind the lines."""
-        self.marks = self.plot.layer.marks = marks
+        self.marks = marks
+        if self._plot is not None:
+            self._plot.layer.marks = marks
 
     def draw(self, *tables: Columns) -> None:
         """Draw the series; each is taken from the first table that knows its column."""
@@ -224,24 +246,29 @@ class LineChart(ChartRanges):
             for name, one in self._series.items()
             if name in self._sources
         )
-        self._stack.setCurrentIndex(1 if anything else 0)
+        if anything:
+            self._stack.setCurrentWidget(self.plot)
+        else:
+            self._stack.setCurrentWidget(self._empty)
         self.refresh()
         self.drawn.emit()
 
     def refresh(self) -> None:
         """Draw again what was handed over last, as after zooming."""
+        if self._plot is not None:
+            self._draw_lines(self._plot)
+        self._write_legend()
+
+    def _draw_lines(self, plot: Plot) -> None:
         if self.fits and not self._by_hand:
             self._set_x_range(*(self._span or self._own_span()))
-        low, high = self.plot.box.viewRange()[0]
+        low, high = plot.box.viewRange()[0]
         if not self.fits:
             low, high = -np.inf, np.inf
-        parts: list[Values] = []
-        for name in self._series:
-            parts.append(self._draw_one(name, low, high))
-        if self.fits and self.plot.box.values_follow:
+        parts = [self._draw_one(name, low, high) for name in self._series]
+        if self.fits and plot.box.values_follow:
             self._fit_values(np.concatenate(parts) if parts else np.empty(0))
-        self.plot.layer.update()
-        self._write_legend()
+        plot.layer.update()
 
     def _table(self, name: str) -> Columns | None:
         """The table of a series: its source, or that smoothed."""
@@ -308,8 +335,9 @@ class LineChart(ChartRanges):
             self._smooth.clear()
         if log is not None:
             self.options.log = log
-            self.plot.getPlotItem().getAxis("left").setLogMode(log)
-            self.plot.box.values_follow = True
+            if self._plot is not None:
+                self._plot.getPlotItem().getAxis("left").setLogMode(log)
+                self._plot.box.values_follow = True
         if robust is not None:
             self.options.robust = robust
         if hidden is not None:
@@ -339,7 +367,8 @@ class LineChart(ChartRanges):
     def set_cursor(self, x: float | None) -> None:
         """Show the readings at ``x`` in every legend; None shows the newest."""
         self._cursor = x
-        self.plot.set_cursor(x)
+        if self._plot is not None:
+            self._plot.set_cursor(x)
         self._write_legend()
 
     def set_region(self, region: tuple[float, float] | None) -> None:
@@ -347,12 +376,10 @@ class LineChart(ChartRanges):
         if self._region is None:
             if region is None:
                 return
-            colour = theme.current().colour("accent")
-            colour.setAlpha(40)
-            self._region = pg.LinearRegionItem(brush=colour, hoverBrush=colour)
-            self._region.setZValue(-10)
+            from so8t_gui.charts import plot_parts
+
+            self._region = plot_parts.make_region(self.plot)
             self._region.sigRegionChanged.connect(self._on_region)
-            self.plot.addItem(self._region, ignoreBounds=True)
         self._region.setVisible(region is not None)
         if region is not None and tuple(self._region.getRegion()) != region:
             self._region.blockSignals(True)
@@ -360,7 +387,6 @@ class LineChart(ChartRanges):
             self._region.blockSignals(False)
 
     def _on_region(self) -> None:
-        assert self._region is not None
         low, high = self._region.getRegion()
         self.region_moved.emit(low, high)
 
@@ -378,7 +404,7 @@ class LineChart(ChartRanges):
 
     def levels(self) -> list[tuple[float, str, str]]:
         """The horizontal lines: value, name and colour of each."""
-        return list(self._level_lines)
+        return list(self._levels_told)
 
     def shown_tables(self) -> list[tuple[Series, Columns]]:
         """Each shown series with its unsmoothed table."""

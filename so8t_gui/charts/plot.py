@@ -9,11 +9,10 @@ from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QMouseEvent, QPainter
 from PySide6.QtWidgets import QWidget
 
-from so8t_engine.i18n import _
 from so8t_gui import theme
 from so8t_gui.charts.stamp import Stamp
 from so8t_gui.models.marks import Kind, Marks
-from so8t_gui.models.names import PHASES, shown
+from so8t_gui.models.names import PHASES
 
 #: The theme's role that each kind of mark is drawn in.
 MARK_ROLES = {Kind.CHECKPOINT: "good", Kind.PAUSE: "muted", Kind.MEMORY: "warn", Kind.NAN: "bad"}
@@ -99,22 +98,6 @@ class MarkLayer(pg.GraphicsObject):  # type: ignore[misc]
             shade.setAlphaF(strength)
             if right > left and strength:
                 painter.fillRect(QRectF(left, view.top(), right - left, view.height()), shade)
-
-
-def marks_in_words(marks: Marks) -> str:
-    """What the bands and lines mean, for a tooltip and for screen readers."""
-    parts = [
-        _("%(phase)s from step %(step)d") % {"phase": shown(phase.name, PHASES), "step": phase.step}
-        for phase in marks.phases
-    ]
-    counts = [
-        (_("%(count)d checkpoints"), Kind.CHECKPOINT),
-        (_("%(count)d pauses"), Kind.PAUSE),
-        (_("memory ran out %(count)d times"), Kind.MEMORY),
-        (_("%(count)d steps without a finite loss"), Kind.NAN),
-    ]
-    parts += [text % {"count": marks.count(kind)} for text, kind in counts if marks.count(kind)]
-    return "; ".join(parts)
 
 
 class Plot(pg.PlotWidget):  # type: ignore[misc]

@@ -83,7 +83,7 @@ class PreviewChart(LineChart):
         """The range of the horizontal axis; there are no halves of a step between a few."""
         self.plot.setXRange(first, last, padding=0.02)
         few = [(number, str(number)) for number in range(first, last + 1)] if last - first <= 5 else None
-        self._bottom.setTicks(None if few is None else [few])
+        self.plot.getPlotItem().getAxis("bottom").setTicks(None if few is None else [few])
 
     def set_faded(self, faded: bool) -> None:
         """Whether the curves are those of other settings than the ones in the form."""
@@ -118,8 +118,9 @@ class SchedulePreview(Card):
         self.pet = PreviewChart(_("PET λ"), 4)
         self.pet.set_series([Series("pet_weight", "λ", s[3])])
         self.charts = [self.alpha, self.gate, self.rate, self.pet]
-        self.phi = self.alpha.add_level(PHI, "φ", shades["phi"])
-        self.target = self.alpha.add_level(PHI, "", s[7])
+        self.alpha.add_level(PHI, "φ", shades["phi"])
+        self.alpha.add_level(PHI, "", s[7])
+        self.phi, self.target = self.alpha.level_lines
         self.gate.add_level(sigmoid(PHI), "σ(φ)", shades["phi"])
         for widget in (self.source, self.note, *self.charts):
             self.column.addWidget(widget)

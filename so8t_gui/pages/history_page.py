@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from PySide6.QtCore import Qt, QThread, Signal
+from PySide6.QtCore import Qt, QThread, QTimer, Signal
 from PySide6.QtGui import QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
@@ -49,6 +50,9 @@ class HistoryPage(QWidget):
         self._opened: Path | None = None
         self._view: RunView | None = None
         self._scanning = False
+        self._preparing: Iterator[Callable[[], object]] = iter(())
+        self._prepare = QTimer(self, interval=0)
+        self._prepare.timeout.connect(self._prepare_next)
         self._comparison: CompareView | None = None
         self.message = MessageBar()
         self.list = RunList(folder, self.message, queue or QueueController(RunController(self), folder, self))
@@ -169,6 +173,7 @@ class HistoryPage(QWidget):
         """Wait for background reading; call before the page is dropped."""
         if self._view is not None:
             self._view.shut_down()
+        self._prepare.stop()
         for thread in list(self._threads):
             thread.requestInterruption()
             thread.wait()
@@ -208,11 +213,26 @@ class HistoryPage(QWidget):
         loader = RunLoader(path, self)
         loader.loaded.connect(self.show_run)
         self.loading.watch(loader, path.name)
+        # While it reads: the view that will show the run, and what its charts draw in.
+        self._preparing = iter(self._preparations())
+        self._prepare.start()
         loader.failed.connect(self._fail)
         self._run_thread(loader)
 
+    def _preparations(self) -> Iterator[Callable[[], object]]:
+        yield lambda: self.view
+        yield from self.view.overview.preparations()
+
+    def _prepare_next(self) -> None:
+        piece = next(self._preparing, None)
+        if piece is None:
+            self._prepare.stop()
+        else:
+            piece()
+
     def show_run(self, path: Path, model: RunModel) -> None:
         """Show a run that has been read."""
+        self._prepare.stop()
         self._opened = path
         state = _(STATE_NAMES[model.state])
         self.detail_title.setText(f"{path.name}  ·  {state}")

@@ -41,7 +41,7 @@ def curve(chart: PreviewChart, column: str) -> dict[float, float]:
 
 
 def axis(chart: PreviewChart) -> str:
-    return str(chart._bottom.labelText)
+    return str(chart.plot.getPlotItem().getAxis("bottom").labelText)
 
 
 @pytest.fixture
