@@ -140,6 +140,8 @@ class MainWindow(PagedWindow):
         from so8t_gui.pages.history_page import HistoryPage
 
         page = HistoryPage(self._history_folder, self.preferences, self.queue)
+        self.pages.busy = lambda: page.reading
+        page.shown.connect(self.pages.give_way)
         page.list.queue.add_asked.connect(self.add_to_queue)
         page.list.queue.edit_asked.connect(self._edit_queued)
         page.attach_asked.connect(self.attach)

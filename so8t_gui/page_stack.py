@@ -39,6 +39,8 @@ class PageStack(QStackedWidget):
     def __init__(self, specs: list[PageSpec], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.specs = specs
+        #: Whether a person waits for something: then nothing is built that nobody has asked for.
+        self.busy: Callable[[], bool] = lambda: False
         self._built: dict[str, QWidget] = {}
         self._holders: list[QVBoxLayout] = []
         for _spec in specs:
@@ -85,6 +87,9 @@ class PageStack(QStackedWidget):
         self._idle.start(FIRST_MS if self._first else IDLE_MS)
 
     def _build_next(self) -> None:
+        if self.busy():
+            self.give_way()
+            return
         if self._first:
             self._first.popleft()()
             self._idle.setInterval(FIRST_MS if self._first else IDLE_MS)

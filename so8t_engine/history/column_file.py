@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 MAGIC = b"SO8TCOL1"
 ALIGNED = 64
+AT_ONCE_BYTES = 4_000_000
 #: What a column may consist of; nothing else is made from a file.
 KINDS = {"<f8", "<f4", "<i8", "<i2", "|u1"}
 Array = npt.NDArray[Any]
@@ -66,14 +67,25 @@ def read(path: Path, wanted: Callable[[str], bool] = lambda _name: True) -> tupl
             raise ValueError(path)
         head: Head = json.loads(text)
         start = _start(length)
+        # In one go where all is wanted: each call may have to wait for the interpreter's lock. A large file
+        # is not: one column that is kept would keep all of them.
+        body = None
+        if 0 <= size - start <= AT_ONCE_BYTES and all(wanted(name) for name in head["stored"]):
+            body = np.empty(size - start, np.uint8)
+            _fill(file, start, body)
         columns = {}
         for name, (kind, place, count, sum_) in head["stored"].items():
             if not wanted(name):
                 continue
-            if kind not in KINDS or not 0 <= start + place <= size or not 0 <= count <= size:
+            if kind not in KINDS or not 0 <= place <= size - start or not 0 <= count <= size:
                 raise ValueError(path)
-            column = np.empty(count, kind)
-            _fill(file, start + place, column)
+            if body is None:
+                column = np.empty(count, kind)
+                _fill(file, start + place, column)
+            else:
+                column = body[place : place + count * np.dtype(kind).itemsize].view(kind)
+            if len(column) != count:
+                raise ValueError(path)
             if zlib.crc32(column.data) != sum_:
                 raise ValueError(path)
             columns[name] = column

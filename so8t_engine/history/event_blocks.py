@@ -29,6 +29,8 @@ TERMS, CARDS = "terms.", "cards."
 GROUPS = {"terms": ("step", TERMS), "cards": ("memory", CARDS)}
 WIDTHS = dict.fromkeys(("step", "time", "of"), np.float64)
 PHASE = "phase"
+#: Different words of a column that are looked for in all rows at once.
+MOST_WORDS = 64
 Array = npt.NDArray[Any]
 Columns = dict[str, Array]
 
@@ -105,16 +107,13 @@ class EventBlocks:
             return None
         if table.num_rows != len(ends):
             return None
-        columns = {
-            name: table.column(name).to_numpy().astype(np.float64, copy=False)
-            for name in (*NUMBERS, "converged_at")
-        }
+        columns = {name: _numbers(table.column(name)) for name in (*NUMBERS, "converged_at")}
         for group, own in names.items():
             if own:
-                for name, column in zip(own, _flattened(table.column(group)), strict=True):
-                    columns[GROUPS[group][1] + name] = column
-        kinds = table.column("type").to_numpy().astype(object)
-        return kinds, columns, table.column(PHASE).to_numpy().astype(object)
+                # NaN, too, where the event has no such field at all.
+                for name, column in zip(own, table.column(group).flatten(), strict=True):
+                    columns[GROUPS[group][1] + name] = _numbers(column)
+        return _words(table.column("type")), columns, _words(table.column(PHASE))
 
     def _split(
         self, data: bytes, starts: Array, ends: Array, kinds: Array, table: Columns, phases: Array
@@ -171,9 +170,49 @@ class EventBlocks:
         }
 
 
-def _flattened(column: Any) -> list[Array]:  # noqa: ANN401
-    """A struct column's fields as float64 arrays; NaN where the struct is missing."""
-    return [part.to_numpy().astype(np.float64, copy=False) for part in column.flatten()]
+# Not with pyarrow's own `to_numpy`, which imports pandas: half a second of whoever opens a run.
+
+
+def _there(chunk: Any) -> Array:  # noqa: ANN401
+    """Which entries of a pyarrow array are not null."""
+    valid = chunk.buffers()[0]
+    if not chunk.null_count or valid is None:
+        return np.full(len(chunk), not chunk.null_count)
+    end = chunk.offset + len(chunk)
+    return np.unpackbits(np.frombuffer(valid, np.uint8), count=end, bitorder="little")[chunk.offset :] == 1
+
+
+def _numbers(column: Any) -> Array:  # noqa: ANN401
+    """A chunked column of float64; NaN where there is nothing."""
+    parts = [np.empty(0)]
+    for chunk in column.chunks:
+        values = np.frombuffer(chunk.buffers()[1], np.float64)[chunk.offset : chunk.offset + len(chunk)]
+        parts.append(np.where(_there(chunk), values, np.nan) if chunk.null_count else values)
+    return np.concatenate(parts)
+
+
+def _words(column: Any) -> Array:  # noqa: ANN401
+    """A chunked column of few different words, as objects; None where there is none."""
+    parts = [np.empty(0, object)]
+    for chunk in column.chunks:
+        _valid, ends, text = chunk.buffers()
+        places = np.frombuffer(ends, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        letters = np.frombuffer(text if text is not None else b"", np.uint8)
+        lengths, found = np.diff(places), np.full(len(chunk), None, object)
+        rest = np.flatnonzero(_there(chunk))
+        for _different in range(MOST_WORDS):
+            if not len(rest):
+                break
+            word = letters[places[rest[0]] : places[rest[0] + 1]]
+            same = lengths[rest] == len(word)
+            for place, letter in enumerate(word):
+                same[same] = letters[places[rest[same]] + place] == letter
+            found[rest[same]] = word.tobytes().decode("utf-8", "replace")
+            rest = rest[~same]
+        for row in rest.tolist():
+            found[row] = chunk[row].as_py()
+        parts.append(found)
+    return np.concatenate(parts)
 
 
 def _line_with(data: bytes, text: bytes, *, last: bool) -> bytes:

@@ -88,9 +88,12 @@ def robust_range(values: Values) -> tuple[float, float] | None:
     known = values[np.isfinite(values)]
     if not len(known):
         return None
-    low, high = (float(q) for q in np.quantile(known, (LOW_QUANTILE, HIGH_QUANTILE)))
+    # As `np.quantile`, which takes ten times as long here and imports numpy's masked arrays.
+    known.sort()
+    places = np.multiply((LOW_QUANTILE, HIGH_QUANTILE), len(known) - 1)
+    low, high = np.interp(places, np.arange(len(known)), known).tolist()
     room = REACH * (high - low)
-    return max(float(known.min()), low - room), min(float(known.max()), high + room)
+    return max(float(known[0]), low - room), min(float(known[-1]), high + room)
 
 
 def full_range(values: Values) -> tuple[float, float] | None:

@@ -30,7 +30,10 @@ class HistoryPage(QWidget):
 
     Signals:
         attach_asked, resume_asked, duplicate_asked: a run's folder.
+        shown: a run that was read is about to be drawn.
     """
+
+    shown = Signal()
 
     duplicate_asked = Signal(object)
     attach_asked = Signal(object)
@@ -134,6 +137,11 @@ class HistoryPage(QWidget):
         """The run that is shown, if one is."""
         return self._opened if self.stack.currentIndex() == 1 else None
 
+    @property
+    def reading(self) -> bool:
+        """Whether a run that somebody waits for is being read."""
+        return any(isinstance(thread, RunLoader | RunsLoader) for thread in self._threads)
+
     def set_folder(self, folder: Path) -> None:
         """List another folder."""
         if folder != self._folder:
@@ -233,6 +241,7 @@ class HistoryPage(QWidget):
     def show_run(self, path: Path, model: RunModel) -> None:
         """Show a run that has been read."""
         self._prepare.stop()
+        self.shown.emit()
         self._opened = path
         state = _(STATE_NAMES[model.state])
         self.detail_title.setText(f"{path.name}  ·  {state}")

@@ -338,9 +338,9 @@ class SettingsPage(QWidget):
             self.configChanged.emit(self._config)
 
     def _find_longest(self) -> None:
-        """Say how long a sequence would fit."""
-        if self._config is None or self._fitted is None:
-            return
+        """Say how long a sequence would fit. Only where it is seen: the search takes half a second."""
+        if self._config is None or self._fitted is None or not self.isVisible():
+            return  # `showEvent` asks again
         try:
             self.budget.show_longest(longest_sequence(self._fitted))
         except ModelError:
