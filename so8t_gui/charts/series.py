@@ -88,7 +88,7 @@ def robust_range(values: Values) -> tuple[float, float] | None:
     known = values[np.isfinite(values)]
     if not len(known):
         return None
-    # As `np.quantile`, which takes ten times as long here and imports numpy's masked arrays.
+    # As `np.quantile`, which takes three times as long here and imports numpy's masked arrays.
     known.sort()
     places = np.multiply((LOW_QUANTILE, HIGH_QUANTILE), len(known) - 1)
     low, high = np.interp(places, np.arange(len(known)), known).tolist()

@@ -167,7 +167,7 @@ def window(
     Its pages are built when a test wants them; for a ``person`` all of them, as the program does when idle.
     """
     if "person" not in request.fixturenames:
-        monkeypatch.setattr(PageStack, "build_when_idle", lambda _stack: None)
+        monkeypatch.setattr(PageStack, "build_when_idle", lambda _stack, _first=(): None)
     window = MainWindow(demo_config, preferences, "light")
     window.show()
     yield window

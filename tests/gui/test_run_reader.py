@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from recorded_runs import START, events_of_a_run, recorded_run, state, step
 
 from so8t_engine.config import Config
-from so8t_engine.history import event_index
+from so8t_engine.history import column_file, event_blocks, event_index
 from so8t_engine.history.event_blocks import EventBlocks
 from so8t_engine.history.event_indexer import index_folder
 from so8t_engine.training.events import Event, MemoryEvent, WarningEvent, parse_event
@@ -153,3 +156,64 @@ def test_the_trainer_indexes_as_it_writes_and_a_damaged_stretch_is_read_from_the
     text = run.events.read_bytes()
     run.events.write_bytes(text[:1500].replace(b'"loss":', b'"lost":') + text[1500:])
     assert event_index.load(run.events) is None, "the events have another text than the index was made from"
+
+
+def test_reading_events_imports_no_pandas(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    (tmp_path / "rotations").mkdir()
+    write(file, events_of_a_run(tmp_path, 80))
+    code = (
+        "import sys; from pathlib import Path; from so8t_engine.history.event_blocks import read_whole\n"
+        "blocks = read_whole(Path(sys.argv[1]))\n"
+        "print(len(blocks.joined('step')['loss']), 'pyarrow' in sys.modules, 'pandas' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["80", "True", "False"]), done.stderr
+
+
+def test_pyarrows_columns_become_numbers_and_words() -> None:
+    words = ["step", None, "", "gate", "Gate", "états", "step", None] + [f"w{n}" for n in range(90)]
+    whole = pa.array(words, pa.string())
+    column = pa.chunked_array([whole, whole.slice(1, 5), whole.slice(3), whole.slice(0, 0)])
+    assert event_blocks._words(column).tolist() == column.to_pylist()
+    assert event_blocks._words(pa.chunked_array([], pa.string())).tolist() == []
+    assert event_blocks._words(pa.chunked_array([pa.array([None], pa.string())])).tolist() == [None]
+    whole = pa.array([1.5, None, -2.0, None, float("inf")] * 5, pa.float64())
+    column = pa.chunked_array([whole, whole.slice(3, 9), whole.slice(2, 1)])
+    expected = [np.nan if value is None else value for value in column.to_pylist()]
+    np.testing.assert_array_equal(event_blocks._numbers(column), expected)
+    nothing = pa.chunked_array([pa.array([None] * 9, pa.float64())])
+    assert np.isnan(event_blocks._numbers(nothing)).all()
+
+
+@pytest.mark.parametrize("at_once", [0, 10**9])
+def test_a_column_file_reads_the_same_in_one_go_and_by_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(column_file, "AT_ONCE_BYTES", at_once)
+    columns = {
+        "a": np.arange(5, dtype=np.int64),
+        "b": np.linspace(0, 1, 33, dtype=np.float32),
+        "empty": np.empty(0),
+        "c": np.frombuffer(b"some text", np.uint8),
+    }
+    file = tmp_path / "x.columns"
+    with file.open("wb") as out:
+        column_file.write(out, {"version": 1}, columns)
+    head, found = column_file.read(file)
+    assert head["version"] == 1
+    assert list(found) == list(columns)
+    for name, column in columns.items():
+        assert found[name].dtype == column.dtype
+        np.testing.assert_array_equal(found[name], column)
+        found[name][:1] = 0  # the reader's own
+    whole = file.read_bytes()
+    for cut in (10, len(whole) - 100, len(whole) - 64):
+        file.write_bytes(whole[:cut])
+        with pytest.raises((ValueError, KeyError, TypeError)):
+            column_file.read(file)
+    file.write_bytes(whole[:-60] + b"?" + whole[-59:])
+    with pytest.raises(ValueError, match="columns"):
+        column_file.read(file)
