@@ -179,7 +179,8 @@ def _there(chunk: Any) -> Array:  # noqa: ANN401
     if not chunk.null_count or valid is None:
         return np.full(len(chunk), not chunk.null_count)
     end = chunk.offset + len(chunk)
-    return np.unpackbits(np.frombuffer(valid, np.uint8), count=end, bitorder="little")[chunk.offset :] == 1
+    bits = np.unpackbits(np.frombuffer(valid, np.uint8), count=end, bitorder="little")
+    return bits[chunk.offset :].astype(bool)
 
 
 def _numbers(column: Any) -> Array:  # noqa: ANN401
