@@ -7,6 +7,7 @@ alike, so each kind is gone through once (`lean_layers`) and the moments of all 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from so8t_engine.memory.lean_layers import F32, WORK, LayerShape, LinearShape, layer_backward, layer_forward
 from so8t_engine.memory.tape import Tape, rounded
@@ -95,7 +96,14 @@ def _held(layer: LayerShape) -> LayerShape:
 
 def layer_cost(shape: StepShape, site: str | None, recompute: bool, whole: bool = False) -> LayerCost:
     """Go through a layer of this kind once forward and once backward."""
-    layer, tape = _held(shape.layer) if whole else shape.layer, Tape()
+    return _layer_cost(shape.layer, shape.accumulated, site, recompute, whole)
+
+
+@lru_cache(maxsize=256)  # choosing what to keep asks for the same layers many times
+def _layer_cost(
+    layer: LayerShape, accumulated: bool, site: str | None, recompute: bool, whole: bool
+) -> LayerCost:
+    layer, tape = _held(layer) if whole else layer, Tape()
     out, kept = layer_forward(tape, layer, site, train=True, keep=not recompute)
     tape.drop(out)
     held, forward, forward_terms = tape.now, tape.peak, tape.at_peak
@@ -105,8 +113,16 @@ def layer_cost(shape: StepShape, site: str | None, recompute: bool, whole: bool 
     else:
         tape.forget_peak()
     assert kept is not None
-    layer_backward(tape, layer, site, kept, accumulated=shape.accumulated)
+    layer_backward(tape, layer, site, kept, accumulated=accumulated)
     return LayerCost(held, forward, forward_terms, tape.peak, tape.at_peak)
+
+
+@lru_cache(maxsize=256)
+def _evaluated(layer: LayerShape, site: str | None, whole: bool) -> tuple[int, dict[str, int]]:
+    """The highest moment of a layer without gradients."""
+    tape = Tape()
+    layer_forward(tape, _held(layer) if whole else layer, site, train=False, keep=False)
+    return tape.peak, tape.at_peak
 
 
 class _Highest:
@@ -118,17 +134,26 @@ class _Highest:
 
     def __init__(self, shared: int) -> None:
         self._shared = shared
-        self.moment = Moment("", 0, {})
+        self._bytes = 0
+        self._best: tuple[str, int, dict[str, int], int] | None = None
 
     def see(self, name: str, saved: int, total: int, terms: dict[str, int], gradients: int = 0) -> None:
         """``saved`` and ``gradients`` are there, and ``total`` on top, made up of ``terms``."""
         whole = saved + gradients + total + self._shared
-        if whole > self.moment.bytes:
-            found = dict(terms)
-            found[SAVED] = found.get(SAVED, 0) + saved
-            found[WORK] = found.get(WORK, 0) + self._shared
-            found["gradients"] = found.get("gradients", 0) + gradients
-            self.moment = Moment(name, whole, found)
+        if whole > self._bytes:
+            self._bytes, self._best = whole, (name, saved, terms, gradients)
+
+    @property
+    def moment(self) -> Moment:
+        """The highest that was seen."""
+        if self._best is None:
+            return Moment("", 0, {})
+        name, saved, terms, gradients = self._best
+        found = dict(terms)
+        found[SAVED] = found.get(SAVED, 0) + saved
+        found[WORK] = found.get(WORK, 0) + self._shared
+        found["gradients"] = found.get("gradients", 0) + gradients
+        return Moment(name, self._bytes, found)
 
 
 def _shared(shape: StepShape) -> int:
@@ -228,10 +253,7 @@ def evaluation_moment(shape: StepShape) -> Moment:
     highest = _Highest(_shared(shape))
     states = rounded(shape.layer.states)
     for site, whole in {(shape.site_of(layer), layer < shape.whole) for layer in range(shape.layers)}:
-        tape = Tape()
-        layer = _held(shape.layer) if whole else shape.layer
-        layer_forward(tape, layer, site, train=False, keep=False)
-        highest.see("evaluation", states, tape.peak, tape.at_peak)
+        highest.see("evaluation", states, *_evaluated(shape.layer, site, whole))
     tape = Tape()
     loss_forward(tape, shape, train=False)
     highest.see("evaluation", 0, tape.peak, tape.at_peak)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from so8t_engine.config import Config
@@ -88,6 +89,7 @@ def choose_spare(
         ModelError: a LoRA target or a layer of the gate does not exist.
     """
 
+    @cache
     def high(layers: int, weights: int, length: int | None = None) -> int:
         changed = with_kept(config, layers, weights, length)
         return needed(changed, geometry, machine, cpu=cpu, compute=compute)[2]
@@ -98,7 +100,10 @@ def choose_spare(
         return Spare(layers, weights, high(layers, weights), budget)
     if config.training.gradient_checkpointing:
         layers = most(lambda number: high(number, weights), budget, layers, count)
-    if config.model.quantization != "none" and not cpu:
+    # Where not all layers keep their activations, what is left seldom holds even one layer's weights.
+    one = sum(linear.parameters for linear in geometry.linears) * compute
+    tight = layers < count and high(layers, weights) + one > budget
+    if config.model.quantization != "none" and not cpu and not tight:
         weights = most(lambda number: high(layers, number), budget, weights, count)
     shorter: list[tuple[int, int]] = []
     if config.training.gradient_checkpointing and not config.training.packing:
