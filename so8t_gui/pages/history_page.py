@@ -30,7 +30,7 @@ class HistoryPage(QWidget):
 
     Signals:
         attach_asked, resume_asked, duplicate_asked: a run's folder.
-        shown: a run that was read is about to be drawn.
+        shown: what was read is about to be drawn.
     """
 
     shown = Signal()
@@ -211,6 +211,7 @@ class HistoryPage(QWidget):
 
     def show_comparison(self, runs: list[tuple[Path, RunModel]]) -> None:
         """Show runs that have been read beside each other."""
+        self.shown.emit()
         self.comparison_title.setText(_("%(count)d runs") % {"count": len(runs)})
         self.stack.setCurrentIndex(2)
         self.comparison.show_runs(runs)
