@@ -25,6 +25,7 @@ from PySide6.QtWidgets import (
 
 from so8t_engine.i18n import _
 from so8t_gui.charts.gate_panel import GatePanel
+from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.charts.memory_panel import MemoryPanel
 from so8t_gui.charts.overview import OverviewBoard
 from so8t_gui.models.names import FACTS, fact_value, shown
@@ -235,7 +236,10 @@ class RunView(QWidget):
             self.redraws += 1
             self._began = time.thread_time()
             self._waiting.extend(self._parts())
+        made, begin = LineChart.plots_made, time.thread_time()
         self._waiting.popleft()()
+        if LineChart.plots_made != made:
+            self._began += time.thread_time() - begin
         if self._waiting:
             self._timer.start(PIECE_MS)
             return
