@@ -60,7 +60,7 @@ class RunView(QWidget):
         super().__init__(parent)
         self._waiting: deque[Callable[[], None]] = deque()
         self._once_more = False
-        self._rest_ms, self._began = REDRAW_MS, 0.0
+        self._rest_ms, self._began, self._plots = REDRAW_MS, 0.0, 0
         self.model = RunModel()
         self.folder: Path | None = None
         self.redraws = 0
@@ -234,17 +234,16 @@ class RunView(QWidget):
             return
         if not self._waiting:
             self.redraws += 1
-            self._began = time.thread_time()
+            self._began, self._plots = time.thread_time(), LineChart.plots_made
             self._waiting.extend(self._parts())
-        made, begin = LineChart.plots_made, time.thread_time()
         self._waiting.popleft()()
-        if LineChart.plots_made != made:
-            self._began += time.thread_time() - begin
         if self._waiting:
             self._timer.start(PIECE_MS)
             return
         # With what was painted between the pieces.
         spent_ms = (time.thread_time() - self._began) * 1e3
+        if self._plots != LineChart.plots_made:
+            spent_ms = 0.0  # plots were made and laid out: the next redrawing takes nothing like it
         self._rest_ms = round(min(MOST_MS, max(REDRAW_MS, spent_ms * (1 / SHARE - 1))))
         if self._once_more:
             self._once_more = False
