@@ -32,6 +32,7 @@ class ChartLink(QObject):
         self.newest: int | None = None
         self.region: Span | None = None
         self._extent: Span | None = None
+        self._aim: Span = (0.0, 0.0)
         self._x: float | None = None
         # The pointer reports each pixel; every report would write every legend.
         self._later = QTimer(self, singleShot=True, interval=HOVER_MS)
@@ -50,20 +51,32 @@ class ChartLink(QObject):
     # Span
 
     def fit(self, tables: Iterable[Columns], x: str) -> None:
-        """The data's extent is another; charts that follow show it.
+        """The data's extent is another; charts that follow show it at once."""
+        if self.aim(tables, x):
+            for chart in self.charts:
+                self.place(chart)
 
+    def aim(self, tables: Iterable[Columns], x: str) -> bool:
+        """The data's extent is another; charts that follow are to show it, each when it is placed.
+
+        Eight charts that write their axes anew in one go keep the window from hearing anybody.
         While `newest` is a number of rows, only so many newest rows of the first table are shown.
         """
         filled = [table for table in tables if len(table)]
         if not filled:
-            return
+            return False
         ends = [(float(t.view(x)[0]), float(t.view(x)[-1])) for t in filled]
         low, high = min(e[0] for e in ends), max(e[1] for e in ends)
         if self.newest is not None:
             low = max(low, float(filled[0].view(x)[max(0, len(filled[0]) - self.newest)]))
         self._extent = (low, high)
-        if self.following:
-            self._show(*grown_span(self._extent, self.span()))
+        self._aim = grown_span(self._extent, self._aim)
+        return self.following
+
+    def place(self, chart: LineChart) -> None:
+        """Have a chart that follows show what was aimed at."""
+        if self.following and self._extent is not None:
+            chart.show_span(*self._aim)
 
     def span(self) -> Span:
         """What is shown now."""
@@ -96,7 +109,8 @@ class ChartLink(QObject):
                 chart.show_whole()
                 chart.blockSignals(False)
         if self._extent is not None:
-            self._show(*grown_span(self._extent, (0.0, 0.0)))
+            self._aim = grown_span(self._extent, (0.0, 0.0))
+            self._show(*self._aim)
             for chart in self.charts:
                 chart.refresh()
 

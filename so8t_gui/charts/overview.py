@@ -67,9 +67,10 @@ class OverviewBoard(ChartBoard):
     def _fit(self) -> None:
         if self.model is not None:
             model = self.model
-            self.link.fit((model.steps, model.gate, model.memory, model.evaluation), self.axis.currentData())
+            self.link.aim((model.steps, model.gate, model.memory, model.evaluation), self.axis.currentData())
 
     def _draw_chart(self, chart: LineChart, model: RunModel) -> None:
+        self.link.place(chart)
         if chart is self.loss:
             bad = model.marks.count(Kind.NAN)
             chart.set_note(_("no finite loss in %(count)d steps") % {"count": bad} if bad else "")
