@@ -176,19 +176,30 @@ def components(count: int, pairs: Sequence[tuple[int, int, float]]) -> list[list
 def max_cross_similarity(groups: Sequence[Sequence[str]]) -> tuple[float, str, str]:
     """The largest similarity between texts of two different groups, with the two texts; exact.
 
-    Every cross-group pair is covered: prefix filtering at a threshold that falls until a pair is
-    found, and no pair above that threshold can then be missing.
+    Every cross-group pair is covered: shared shingles are counted by products of sparse matrices.
     """
+    from scipy.sparse import csr_array
+
     texts = [text for group in groups for text in group]
-    owner = [index for index, group in enumerate(groups) for _text in group]
+    bounds = np.cumsum([0, *(len(group) for group in groups)])
     sets = [shingles(text) for text in texts]
-    for threshold in (0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
-        best = (0.0, "", "")
-        for i, j in _prefix_pairs(sets, threshold):
-            if owner[i] != owner[j]:
-                value = jaccard(sets[i], sets[j])
-                if value > best[0]:
-                    best = (value, texts[i], texts[j])
-        if best[0] >= threshold:
-            return best
+    sizes = np.array([len(found) for found in sets])
+    nothing = [index for index, size in enumerate(sizes) if size == 0]
+    if len({int(np.searchsorted(bounds, index, side="right")) for index in nothing}) > 1:
+        return 1.0, texts[nothing[0]], texts[nothing[-1]]  # texts without a shingle are alike
+    known, columns = np.unique(np.concatenate([np.empty(0, np.uint64), *sets]), return_inverse=True)
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    has = csr_array((np.ones(len(columns), np.int32), columns, ends), shape=(len(texts), len(known)))
+    best = (0.0, "", "")
+    for low, high in itertools.pairwise(bounds[:-1]):
+        others = has[high:].T.tocsr()  # a pair is looked at from its earlier group
+        for first in range(low, high, 512):
+            shared = (has[first : min(first + 512, high)] @ others).tocoo()
+            if not shared.nnz:
+                continue
+            one, other = shared.coords[0] + first, shared.coords[1] + high
+            values = shared.data / (sizes[one] + sizes[other] - shared.data)
+            top = int(values.argmax())
+            if values[top] > best[0]:
+                best = (float(values[top]), texts[one[top]], texts[other[top]])
     return best
