@@ -124,6 +124,9 @@ def test_the_view_redraws_at_most_twenty_times_a_second_and_only_for_new_data(qt
     model = RunModel()
     view.bind(model, None)
     view.show()
+    # As the window does after its first painting.
+    for prepare in view.overview.preparations():
+        prepare()
     qtbot.wait(200)
     before = view.redraws
     qtbot.wait(300)
