@@ -28,8 +28,9 @@ class ChartRanges(ChartLegend):
     whole = Signal()
     #: Whether the ranges follow the data; a subclass that sets its own says no.
     fits = True
-    #: Of all charts; a redrawing that made some says nothing about how long the next one takes.
-    plots_made: ClassVar[int] = 0
+    #: How often an empty chart has become a drawn one: such a redrawing lays out and paints much anew, and
+    #: says nothing about how long the next one takes.
+    plots_shown: ClassVar[int] = 0
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -44,7 +45,6 @@ class ChartRanges(ChartLegend):
     def plot(self) -> Plot:
         """The drawing surface, made when it is first wanted: an empty chart has none."""
         if self._plot is None:
-            ChartRanges.plots_made += 1
             self._plot = self._make_plot()
             self._plot_made(self._plot)
         return self._plot

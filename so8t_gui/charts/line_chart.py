@@ -247,6 +247,8 @@ class LineChart(ChartRanges):
             if name in self._sources
         )
         if anything:
+            if self._stack.currentWidget() is not self.plot:
+                ChartRanges.plots_shown += 1
             self._stack.setCurrentWidget(self.plot)
         else:
             self._stack.setCurrentWidget(self._empty)

@@ -234,7 +234,7 @@ class RunView(QWidget):
             return
         if not self._waiting:
             self.redraws += 1
-            self._began, self._plots = time.thread_time(), LineChart.plots_made
+            self._began, self._plots = time.thread_time(), LineChart.plots_shown
             self._waiting.extend(self._parts())
         self._waiting.popleft()()
         if self._waiting:
@@ -242,8 +242,8 @@ class RunView(QWidget):
             return
         # With what was painted between the pieces.
         spent_ms = (time.thread_time() - self._began) * 1e3
-        if self._plots != LineChart.plots_made:
-            spent_ms = 0.0  # plots were made and laid out: the next redrawing takes nothing like it
+        if self._plots != LineChart.plots_shown:
+            spent_ms = 0.0  # charts were empty before: the next redrawing takes nothing like it
         self._rest_ms = round(min(MOST_MS, max(REDRAW_MS, spent_ms * (1 / SHARE - 1))))
         if self._once_more:
             self._once_more = False

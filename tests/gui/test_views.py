@@ -23,7 +23,7 @@ from so8t_gui.models.log import MAX_LINES, Level, RunLog
 from so8t_gui.models.run_model import RunModel
 from so8t_gui.widgets.log_pane import LogPane
 from so8t_gui.widgets.message_bar import MessageBar
-from so8t_gui.widgets.run_view import REDRAW_MS, RunView
+from so8t_gui.widgets.run_view import MOST_MS, REDRAW_MS, RunView
 
 
 def test_a_chart_draws_thin_reduced_lines_with_gaps(qtbot: QtBot) -> None:
@@ -124,6 +124,9 @@ def test_the_view_redraws_at_most_twenty_times_a_second_and_only_for_new_data(qt
     model = RunModel()
     view.bind(model, None)
     view.show()
+    # As the window does after its first painting.
+    for prepare in view.overview.preparations():
+        prepare()
     qtbot.wait(200)
     before = view.redraws
     qtbot.wait(300)
@@ -134,8 +137,9 @@ def test_the_view_redraws_at_most_twenty_times_a_second_and_only_for_new_data(qt
         view.poke()
         qtbot.wait(5)
     assert 1 <= view.redraws - before <= 100 * 5 * 20 / REDRAW_MS
-    qtbot.wait(2 * REDRAW_MS + 50)
-    assert len(view.overview.loss._items["loss"].getOriginalDataset()[0]) == 100
+    # After a costly redrawing the view rests, on a busy computer for up to a second.
+    drawn = view.overview.loss._items["loss"]
+    qtbot.waitUntil(lambda: len(drawn.getOriginalDataset()[0]) == 100, timeout=3 * MOST_MS)
     view.hide()
 
 
