@@ -52,7 +52,7 @@ class HistoryPage(QWidget):
         self._threads: set[QThread] = set()
         self._opened: Path | None = None
         self._view: RunView | None = None
-        self._scanning = False
+        self._scanning = self._scan_again = False
         self._preparing: Iterator[Callable[[], object]] = iter(())
         self._prepare = QTimer(self, interval=0)
         self._prepare.timeout.connect(self._prepare_next)
@@ -155,10 +155,11 @@ class HistoryPage(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the folder again, in the background."""
+        """Read the folder again, in the background; what a scan on its way may have missed, after it."""
         if self._scanning:
+            self._scan_again = True
             return
-        self._scanning = True
+        self._scanning, self._scan_again = True, False
         thread = FolderScan(self._folder, self)
         thread.found.connect(self._show_runs)
         thread.failed.connect(self._fail)
@@ -172,16 +173,20 @@ class HistoryPage(QWidget):
     def _thread_done(self) -> None:
         thread = self.sender()
         if isinstance(thread, QThread):
-            self._scanning = self._scanning and not isinstance(thread, FolderScan)
             thread.wait()
             self._threads.discard(thread)
             thread.deleteLater()
+            if isinstance(thread, FolderScan):
+                self._scanning = False
+                if self._scan_again:
+                    self.refresh()
 
     def shut_down(self) -> None:
         """Wait for background reading; call before the page is dropped."""
         if self._view is not None:
             self._view.shut_down()
         self._prepare.stop()
+        self._scan_again = False
         for thread in list(self._threads):
             thread.requestInterruption()
             thread.wait()
