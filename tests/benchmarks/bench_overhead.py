@@ -49,6 +49,8 @@ class Counted:
     def __init__(self, device: str) -> None:
         self._device = device
         self.seconds: dict[str, float] = {}
+        #: The same when the last step was told; samples and the end come after it.
+        self.until_last: dict[str, float] = {}
         self.steps: list[float] = []
         self._threads: dict[int, tuple[str, float]] = {}
         self._before: dict[int, float] = {}
@@ -72,6 +74,7 @@ class Counted:
         if not isinstance(event, StepEvent):
             return
         self.steps.append(time.perf_counter())
+        self.until_last = dict(self.seconds)
         ticks = os.sysconf("SC_CLK_TCK")
         for thread in threading.enumerate():
             stat = Path(f"/proc/self/task/{thread.native_id}/stat")
@@ -134,8 +137,8 @@ def main() -> None:
     result = {
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "steps": len(counted.steps) - 1 - WARM, "step_ms": 1000 * whole / (len(counted.steps) - 1 - WARM),
-        "training thread, share": {name: round(s / whole, 5) for name, s in counted.seconds.items()},
-        "training thread, together": round(sum(counted.seconds.values()) / whole, 5),
+        "training thread, share": {name: round(s / whole, 5) for name, s in counted.until_last.items()},
+        "training thread, together": round(sum(counted.until_last.values()) / whole, 5),
         "other threads, processor time": {n: round(s / whole, 5) for n, s in counted.threads().items()},
         "load": os.getloadavg()[0],
     }  # fmt: skip
