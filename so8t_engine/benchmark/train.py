@@ -80,7 +80,8 @@ def _so8t(job: Job, base: nn.Module, config: Config) -> tuple[nn.Module, Callabl
     from so8t_engine.model.so8t_model import SO8TModel, StepTotals
     from so8t_engine.training.recorded import RecordedPasses
 
-    config = _with_spare(job, config)
+    if config.memory.use_spare:
+        config = _with_spare(job, config)
     model = SO8TModel(base, config).train()
     recorded = None
     if config.training.recorded_passes != "off" and RecordedPasses.impossible(model, config) is None:

@@ -59,12 +59,6 @@ def leaving_room(config: Config, beside: int | None, total: int | None) -> Confi
     return with_changes(config, {"memory.limit_gib": room})
 
 
-def _without_spare(config: Config) -> Config:
-    """Spare memory is used only where everything fits without: it decides nothing here, and takes time."""
-    memory = config.memory.model_copy(update={"use_spare": False})
-    return config.model_copy(update={"memory": memory})
-
-
 def longest_sequence(config: Config) -> int:
     """The longest ``data.max_length`` that fits, or 0 where not even 16 tokens do.
 
@@ -72,7 +66,8 @@ def longest_sequence(config: Config) -> int:
         ModelError: as `estimate` does.
     """
 
-    config = _without_spare(config)
+    # Spare memory is used only where everything fits without: it decides nothing here, and takes time.
+    config = with_changes(config, {"memory.use_spare": False})
 
     def fits(length: int) -> bool:
         return estimate(with_changes(config, {"data.max_length": length})).fits
@@ -225,7 +220,7 @@ def suggestions(config: Config) -> list[Suggestion]:
         change = ({"memory.use_spare": False}, _("Spare memory is left alone: somewhat slower."))
         if (made := _suggestion(config, before, [change])) is not None:
             return [made]
-        config = _without_spare(config)
+        config = with_changes(config, change[0])
     found: list[Suggestion] = []
     for options in _candidates(config):
         for changes, text in options:

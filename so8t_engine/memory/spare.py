@@ -27,7 +27,7 @@ class Spare:
     Attributes:
         layers: so many of the last layers keep their activations.
         weights: so many of the first layers hold their weights dequantised.
-        high_bytes: of the estimate with it. budget_bytes: what that stays within, where anything is kept.
+        high_bytes: of the estimate with it.
         shorter: (tokens of the pass' rows, layers that keep their activations then), the shortest first;
             longer ones keep `layers`.
     """
@@ -35,7 +35,6 @@ class Spare:
     layers: int
     weights: int
     high_bytes: int
-    budget_bytes: int
     shorter: tuple[tuple[int, int], ...] = ()
 
 
@@ -97,7 +96,7 @@ def choose_spare(
     memory, count = config.memory, geometry.layers
     layers, weights = min(memory.kept_layers, count), min(memory.kept_weights, count)
     if not config.memory.use_spare or not runs_lean(config, geometry) or high(layers, weights) > budget:
-        return Spare(layers, weights, high(layers, weights), budget)
+        return Spare(layers, weights, high(layers, weights))
     if config.training.gradient_checkpointing:
         layers = most(lambda number: high(number, weights), budget, layers, count)
     # Where not all layers keep their activations, what is left seldom holds even one layer's weights.
@@ -117,4 +116,4 @@ def choose_spare(
             kept = kept_at(length, kept) if kept < count else count
             if kept > layers:
                 shorter.append((length, kept))
-    return Spare(layers, weights, high(layers, weights), budget, tuple(reversed(shorter)))
+    return Spare(layers, weights, high(layers, weights), tuple(reversed(shorter)))

@@ -8,13 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from so8t_engine.benchmark.random_base import random_base
-from so8t_engine.config import Config
-from so8t_engine.memory.fit import with_changes
-from so8t_engine.model.gradients import FlatGradients
-from so8t_engine.model.so8t_model import SO8TModel, StepTotals
-from so8t_engine.training.recorded import RecordedPasses
-from tests.gpu.test_recorded_cuda import batch_of
+from so8t_engine.model.so8t_model import StepTotals
+from tests.gpu.test_recorded_cuda import batch_of, made
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,22 +19,11 @@ pytestmark = [
 
 def gradients(quantization: str, recorded: bool, **settings: Any) -> tuple[list[float], Tensor]:  # noqa: ANN401
     """Losses and summed gradients of passes of several lengths."""
-    torch.manual_seed(3)
-    base = random_base(
-        "tiny", quantization, double_quant=True, attention="sdpa", dtype=torch.bfloat16,
-        device=torch.device("cuda"),
-    )  # fmt: skip
-    places = {"lora.dropout": 0.1, "so8t.alpha_schedule": "learned", "data.max_length": 256}
-    places |= {f"memory.{name}": value for name, value in settings.items() if name != "kept_shorter"}
-    model = SO8TModel(base, with_changes(Config(), places)).train()
+    places = {f"memory.{name}": value for name, value in settings.items() if name != "kept_shorter"}
+    model, replays = made(quantization, **places)
     assert model.lean is not None
     model.lean.kept_shorter = settings.get("kept_shorter", ())
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
-    model.gradients = FlatGradients.for_training(list(model.trainable().values()))
     assert model.gradients is not None
-    replays = RecordedPasses(model, 256, 0, limit=2**36, always=True)
     losses = []
     for seed, length in enumerate((64, 200, 64, 128)):
         batch = batch_of(1, length, seed)
