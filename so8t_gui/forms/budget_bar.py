@@ -207,7 +207,7 @@ class BudgetCard(QFrame):
         self._estimate, self._suggestions = estimate, suggestions
         self.bar.show_estimate(estimate)
         chosen = () if estimate.spare is None else estimate.notes[-1:]
-        self.sentence.setText(" ".join((estimate.sentence, *chosen)))
+        self.sentence.setText("\n".join((estimate.sentence, *chosen)))
         self.reason.setText(estimate.reason)
         for label, (_title, names) in zip(self._sizes, SEGMENTS, strict=True):
             label.setText(f"{gib(sum(estimate.terms.get(name, 0) for name in names))} GiB")
