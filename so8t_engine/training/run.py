@@ -29,6 +29,7 @@ from so8t_engine.training.events import (
 )
 from so8t_engine.training.final import save_final
 from so8t_engine.training.heldout import HeldOut
+from so8t_engine.training.kernels import tell_trouble
 from so8t_engine.training.limit import cap_allocator
 from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.preparation import Prepared, prepare
@@ -168,6 +169,7 @@ def _train_prepared(
     world = world or World()
     config, model = prepared.config, prepared.model
     start: str | None = None
+    tell_trouble(control, prepared.device)
     held_out = HeldOut(prepared, control)
     observer = StepObserver(model, config, run, control, held_out)
     if config.samples.every is not None:
