@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from so8t_engine.config import Config
-from so8t_engine.errors import MemoryLimitError, RunError, SO8TError
+from so8t_engine.errors import DivergedError, MemoryLimitError, RunError, SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.memory.allocator import keep_freed_memory, prefer_expandable_segments
 from so8t_engine.training.checkpoint import settle
@@ -219,6 +219,9 @@ def _train_prepared(
         # The step in flight changed nothing: what stands is the state after the last whole step.
         outcome.step = trainer.state.global_step
         observer.save_once(trainer, "failed" if world.over else "oom")
+        raise
+    except DivergedError:  # these weights are not worth a checkpoint
+        outcome.step = trainer.state.global_step
         raise
     finally:
         observer.saver.wait()

@@ -303,7 +303,8 @@ class SO8TTrainer(ResumableTrainer):
         the run's mean loss, has none of them."""
         if "grad_norm" in logs:
             assert self.schedule is not None
-            self.observer.step(self.state, logs, self.schedule, self.step_groups)
+            scaled = getattr(self.accelerator, "scaler", None) is not None
+            self.observer.step(self.state, logs, self.schedule, self.step_groups, scaled)
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
 
