@@ -172,7 +172,11 @@ class TrainingConfig(Section):
     )
     epochs: float = setting(3.0, N_("Epochs"), N_("Passes over the training rows."), gt=0.0, le=1000.0)
     max_steps: int | None = setting(
-        None, N_("Step limit"), N_("Ends after this many optimizer steps. Empty goes by epochs."), ge=1
+        None,
+        N_("Step limit"),
+        N_("Ends after this many optimizer steps. Empty goes by epochs."),
+        ge=1,
+        le=10**9,
     )
     learning_rate: float = setting(
         2e-4, N_("Learning rate of LoRA"), N_("Peak step size."), scale="log", gt=0.0, le=1.0
