@@ -221,7 +221,7 @@ class TrainingConfig(Section):
         N_(
             "On a card, a pass is recorded once for each padded length and replayed by one call (CUDA "
             "graphs): faster where launching takes longer than computing, as with short rows on a fast "
-            "card. auto times a pass and decides. Not with packed rows."
+            "card. auto times a pass and decides."
         ),
         advanced=True,
     )

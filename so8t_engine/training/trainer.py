@@ -99,7 +99,7 @@ class SO8TTrainer(ResumableTrainer):
             data_collator=collate if self.shares is None else ShareCollator(collate),
             callbacks=[Boundary(self)],
         )
-        self.recorded = _recorded(model, config, collate.pad_token_id)
+        self.recorded = _recorded(model, config, collate.pad_token_id, self.batches)
         if self.recorded is not None:
             model.before_evaluation = self.recorded.release
         # It prints on standard output, which belongs to --json.
@@ -315,7 +315,9 @@ def _batches(config: Config, lengths: list[int]) -> EpochBatches | PackedBatches
     return EpochBatches(lengths, training.batch_size, training.seed, training.length_grouping)
 
 
-def _recorded(model: SO8TModel, config: Config, pad_token_id: int) -> RecordedPasses | None:
+def _recorded(
+    model: SO8TModel, config: Config, pad_token_id: int, batches: EpochBatches | PackedBatches
+) -> RecordedPasses | None:
     """None where passes run as usual; otherwise the model's gradients are put into one buffer."""
     if config.training.recorded_passes == "off":
         return None
@@ -324,9 +326,11 @@ def _recorded(model: SO8TModel, config: Config, pad_token_id: int) -> RecordedPa
     if model.gradients is None:
         log.warning("passes are not recorded: %s", reason or "the gradients are of several kinds")
         return None
+    longest, packed = config.data.max_length, isinstance(batches, PackedBatches)
     return RecordedPasses(
-        model, config.data.max_length, pad_token_id, limit=config.memory.limit_gib * 2**30,
-        always=config.training.recorded_passes == "on",
+        model, longest * config.training.batch_size if packed else longest, pad_token_id,
+        limit=config.memory.limit_gib * 2**30, always=config.training.recorded_passes == "on",
+        most_rows=batches.most_rows if isinstance(batches, PackedBatches) else 0,
     )  # fmt: skip
 
 
