@@ -172,8 +172,9 @@ class BudgetCard(QFrame):
         buttons.addWidget(self.others)
         buttons.addWidget(self.undo)
         buttons.addStretch(1)
-        buttons.addWidget(self.measure)
         column.addLayout(buttons)
+        # On a line of its own: beside the others it is wider than the column, which then is cut off.
+        column.addWidget(self.measure, 0, Qt.AlignmentFlag.AlignRight)
         self._legend = QWidget()
         grid = QGridLayout(self._legend)
         grid.setContentsMargins(0, 2, 0, 0)
