@@ -91,8 +91,14 @@ def _lead(
         tell()
         os._exit(status)
 
+    try:
+        control = RunControl(run, seen.take, leave=leave, hang_s=config.run.stall_s)
+    except RunError:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+        raise
+    # Only now: where another process trains the run, those that watch it know it by this file.
     ProcessMark.current(run.id).write(run.process)
-    control = RunControl(run, seen.take, leave=leave, hang_s=config.run.stall_s)
     if changed:  # by now the run is locked for this process
         write_atomically(run.config_file, config.to_yaml())
     restore = install_signals(control)
