@@ -67,7 +67,7 @@ def _load() -> Any:  # noqa: ANN401  (pynvml carries no types)
         if _library is not None or _failure is not None:
             return _library
         try:
-            if sys.platform == "linux":
+            if sys.platform == "linux" and "pynvml" not in sys.modules:
                 # Where no driver is, half a millisecond instead of fifteen for pynvml's six thousand lines.
                 ctypes.CDLL("libnvidia-ml.so.1")
             import pynvml
