@@ -73,9 +73,12 @@ def main() -> None:
             sys.stdout.flush()
             os._exit(0)
         gc.enable()
-    from so8t_engine.cli import main as whole
+    try:
+        from so8t_engine.cli import main as whole
 
-    whole()
+        whole()
+    except KeyboardInterrupt:  # while the command line was being imported: nothing has begun
+        sys.exit(130)
 
 
 if __name__ == "__main__":

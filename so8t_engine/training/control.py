@@ -240,27 +240,36 @@ class RunControl:
         next_owner_check = next_beat = 0.0
         while not self._closing.wait(POLL_S):
             try:
-                commands = list(self._commands.read())
-            except OSError as error:
-                log.warning("commands cannot be read: %s", error)
-                commands = []
-            for command in commands:
-                self.try_request(command)
-            now = time.monotonic()
-            if now >= next_beat:
-                next_beat = now + HEARTBEAT_S
-                self._run_lock.beat()
-            if self._owner is not None and now >= next_owner_check:
-                next_owner_check = now + OWNER_CHECK_S
-                if not self._owner.alive():
-                    self._owner = None
-                    reason = _("the program that started the run is gone")
-                    self.try_request(Command.STOP, reason, OWNER_GONE)
-            if self.ending and self._leave is not None:
-                self._leave_now()
-            self.pulse.write(str(self.state))
-            if self.pulse.hangs(self.is_(State.LOADING)) and not self.is_(State.PAUSED):
-                self._tell_hang()
+                next_owner_check, next_beat = self._look(next_owner_check, next_beat)
+            except Exception:  # (a thread's outermost frame: without it the run would be deaf and seem dead)
+                log.exception("commands and heartbeat")
+                self._closing.wait(1.0)
+
+    def _look(self, next_owner_check: float, next_beat: float) -> tuple[float, float]:
+        """Take commands, beat and look after the owner, each when it is due."""
+        try:
+            commands = list(self._commands.read())
+        except OSError as error:
+            log.warning("commands cannot be read: %s", error)
+            commands = []
+        for command in commands:
+            self.try_request(command)
+        now = time.monotonic()
+        if now >= next_beat:
+            next_beat = now + HEARTBEAT_S
+            self._run_lock.beat()
+        if self._owner is not None and now >= next_owner_check:
+            next_owner_check = now + OWNER_CHECK_S
+            if not self._owner.alive():
+                self._owner = None
+                reason = _("the program that started the run is gone")
+                self.try_request(Command.STOP, reason, OWNER_GONE)
+        if self.ending and self._leave is not None:
+            self._leave_now()
+        self.pulse.write(str(self.state))
+        if self.pulse.hangs(self.is_(State.LOADING)) and not self.is_(State.PAUSED):
+            self._tell_hang()
+        return next_owner_check, next_beat
 
     def _leave_now(self) -> None:
         with self._lock:

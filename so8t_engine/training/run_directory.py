@@ -254,7 +254,8 @@ class EventReader:
 
 @dataclass
 class CommandReader:
-    """Reads commands appended since it was made."""
+    """Reads commands appended since it was made. A file that has become shorter is another one: it is read
+    from its beginning."""
 
     path: Path
     offset: int = 0
@@ -265,7 +266,10 @@ class CommandReader:
 
     def read(self) -> Iterator[Command]:
         """Commands since the last call; a malformed line is passed over."""
-        if not self.path.exists() or self.path.stat().st_size <= self.offset:
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if size < self.offset:
+            self.offset, self._rest = 0, b""
+        if size <= self.offset:
             return
         with self.path.open("rb") as file:
             file.seek(self.offset)
@@ -276,5 +280,5 @@ class CommandReader:
             try:
                 record: Any = json.loads(line)
                 yield Command(record["command"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
