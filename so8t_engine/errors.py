@@ -52,6 +52,12 @@ class RunError(SO8TError):
     kind = "run"
 
 
+class DivergedError(SO8TError):
+    """The loss or its gradient is no finite number any more, and neither are the weights."""
+
+    kind = "diverged"
+
+
 class MemoryLimitError(SO8TError):
     """A run cannot go on within its memory limit."""
 

@@ -9,7 +9,6 @@ from PySide6.QtCore import QCoreApplication, QEvent, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
-    QFileDialog,
     QHBoxLayout,
     QStatusBar,
     QWidget,
@@ -23,16 +22,15 @@ from so8t_gui.chat_runner import ChatRunner
 from so8t_gui.first_painting import FirstPainting
 from so8t_gui.icons import program_icon
 from so8t_gui.leaving import Leaving
-from so8t_gui.models.history import summarise
 from so8t_gui.models.known_rows import KnownRows
 from so8t_gui.notification import notify
 from so8t_gui.notifier import Notifier
 from so8t_gui.page_stack import PageSpec, PageStack
-from so8t_gui.paged_window import PagedWindow
 from so8t_gui.pages.run_page import RunPage
 from so8t_gui.preferences import Preferences
 from so8t_gui.queue_controller import QueueController
 from so8t_gui.run_controller import RunController
+from so8t_gui.run_window import RunWindow
 from so8t_gui.start_up import StartUp
 from so8t_gui.tour import Tour, TourCard, tour_holder
 from so8t_gui.widgets.card_label import CardLabel
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
     from so8t_gui.pipeline_controller import PipelineController
 
 
-class MainWindow(PagedWindow):
+class MainWindow(RunWindow):
     """Pages are rebuilt when language or theme change; the run lives in the controller and goes on.
 
     Signals:
@@ -251,7 +249,7 @@ class MainWindow(PagedWindow):
             self.history_page.show_run(*kept["opened"])
         self.navigation.setCurrentRow(kept["row"])
 
-    # Runs
+    # What follows the run and the settings
 
     def _on_state(self) -> None:
         if self.pages.is_built("settings"):
@@ -287,103 +285,6 @@ class MainWindow(PagedWindow):
         possible, reason = self.settings_page.can_start() if built else (True, "")
         self.run_page.controls.set_startable(possible, reason)
         self.start_action.setEnabled(possible and not self.controller.live)
-
-    def start_run(self, path: Path | None = None) -> bool:
-        """Begin a run with the settings as they stand."""
-        possible, reason = self.settings_page.can_start()
-        config = self.settings_page.config()
-        if self.controller.live:
-            return False
-        if not possible or config is None:
-            self.controller.exit_status = 2
-            self.run_page.message.show_message("error", reason, _("Mend it on the settings page."))
-            return False
-        self.show_page("run")
-        return self.controller.start(config, path)
-
-    def add_to_queue(self) -> bool:
-        """Append a run with the settings as they stand; it starts when its turn comes."""
-        page = self.settings_page
-        config = page.config()
-        # A run that is live locks the form, and may be followed all the same.
-        possible, reason = (True, "") if self.controller.live else page.can_start()
-        if config is None or not possible:
-            self.run_page.message.show_message("error", reason, _("Mend it on the settings page."))
-            self.show_page("run")
-            return False
-        return self.queue.add(config)
-
-    def _edit_queued(self, file: Path) -> None:
-        """Put a queued run's settings into the form; the queue keeps its own."""
-        self.show_page("settings")
-        self.settings_page.load_file(file)
-
-    def show_queue(self) -> None:
-        """The history page, where the whole queue is."""
-        self.show_page("history")
-        self.history_page.stack.setCurrentIndex(0)
-        self.history_page.list.queue.list.setFocus()
-
-    def attach(self, path: Path) -> bool:
-        """Follow and control a run that another process trains."""
-        self.show_page("run")
-        if self.controller.live:
-            if self.controller.run_path != path:
-                self.run_page.message.show_message(
-                    "warning",
-                    _("This window is busy with another run."),
-                    _("Open a second window with: so8t-gui --open %(path)s") % {"path": str(path)},
-                )
-            return False
-        return self.controller.attach(path)
-
-    def resume(self, path: Path) -> bool:
-        """Continue an ended run."""
-        self.show_page("run")
-        if self.controller.live:
-            self.run_page.message.show_message(
-                "warning", _("This window is busy with another run."), _("Wait for its end, or stop it.")
-            )
-            return False
-        return self.controller.resume(path)
-
-    def duplicate(self, path: Path) -> None:
-        """Put a run's settings into the form."""
-        self.show_page("settings")
-        self.settings_page.load_file(path / "config.yaml")
-
-    def open_run(self, path: Path) -> bool:
-        """Show a run folder: attach where its trainer lives, else read it."""
-        try:
-            summary = summarise(path)
-        except OSError:
-            self.run_page.message.show_message(
-                "error",
-                _("%(path)s is not a run folder.") % {"path": str(path)},
-                _("A run folder holds config.yaml and events.jsonl."),
-            )
-            self.controller.exit_status = 1
-            return False
-        if summary.live:
-            return self.attach(path)
-        self.show_page("history")
-        self.history_page.open_run(path)
-        self.pages.give_way()
-        return True
-
-    def look_for_runs(self) -> None:
-        """Take up what goes on without a window, and offer what was interrupted."""
-        self.start_up.look(self._history_folder)
-
-    @property
-    def runs_folder(self) -> Path:
-        """Where the settings put runs."""
-        return self._history_folder
-
-    def open_dialog(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, _("Open a run folder"), str(self._history_folder))
-        if chosen:
-            self.open_run(Path(chosen))
 
     # Leaving
 

@@ -149,7 +149,9 @@ class Tour(QObject):
 
 
 class TourCard(QFrame):
-    """The card itself; made anew with the pages."""
+    """The card itself; made anew with the pages. Signal ``shown``: whether there is a stop to show."""
+
+    shown = Signal(bool)
 
     def __init__(self, tour: Tour, change_language: Callable[[str], object]) -> None:
         super().__init__()
@@ -193,6 +195,7 @@ class TourCard(QFrame):
         """Show the stop, or nothing."""
         place = self._tour.place
         self.setVisible(place is not None)
+        self.shown.emit(place is not None)
         if place is None:
             return
         stop, last = STOPS[place], place == len(STOPS) - 1
@@ -204,6 +207,10 @@ class TourCard(QFrame):
         self.skip.setVisible(not last)
         self.train.setVisible(stop.trains and not self._tour.training)
         self.next.setText(_("Finish") if last else _("Next"))
+        # The way on is the one that stands out.
+        self.next.setProperty("role", "" if stop.trains and not self._tour.training else "primary")
+        self.next.style().unpolish(self.next)
+        self.next.style().polish(self.next)
 
 
 def tour_holder(card: TourCard, pages: QWidget) -> QWidget:
@@ -212,7 +219,11 @@ def tour_holder(card: TourCard, pages: QWidget) -> QWidget:
     layout = QVBoxLayout(holder)
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(0)
-    layout.addWidget(card)
+    above = QHBoxLayout()
+    above.addWidget(card)
+    # As far from the edges as what the pages hold; a layout keeps its margins around nothing, too.
+    card.shown.connect(lambda on: above.setContentsMargins(*((12, 10, 12, 0) if on else (0, 0, 0, 0))))
+    layout.addLayout(above)
     layout.addWidget(pages, 1)
     card.refresh()  # only now: shown without a parent it would be a window
     return holder

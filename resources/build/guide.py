@@ -29,10 +29,12 @@ README = {
 def take(run: Path, folder: Path, language: str, theme: str) -> None:
     """A picture of every page in one language and theme. Raises `subprocess.CalledProcessError`."""
     options = ["--lang", language, "--theme", theme, "--screenshot-dir", str(folder), "--quit-when-done"]
-    with tempfile.TemporaryDirectory() as fresh:  # the window's own size, whatever a person left behind
+    # The window's own size, and no estimates of other runs, whatever a person left behind.
+    with tempfile.TemporaryDirectory() as fresh:
         subprocess.run(
             [sys.executable, "-m", "so8t_gui.app", "--open", str(run), *options],
-            env=os.environ | {"QT_QPA_PLATFORM": "offscreen", "XDG_CONFIG_HOME": fresh},
+            env=os.environ
+            | {"QT_QPA_PLATFORM": "offscreen", "XDG_CONFIG_HOME": fresh, "XDG_DATA_HOME": fresh},
             check=True,
         )
 

@@ -172,7 +172,11 @@ class TrainingConfig(Section):
     )
     epochs: float = setting(3.0, N_("Epochs"), N_("Passes over the training rows."), gt=0.0, le=1000.0)
     max_steps: int | None = setting(
-        None, N_("Step limit"), N_("Ends after this many optimizer steps. Empty goes by epochs."), ge=1
+        None,
+        N_("Step limit"),
+        N_("Ends after this many optimizer steps. Empty goes by epochs."),
+        ge=1,
+        le=10**9,
     )
     learning_rate: float = setting(
         2e-4, N_("Learning rate of LoRA"), N_("Peak step size."), scale="log", gt=0.0, le=1.0
@@ -217,7 +221,7 @@ class TrainingConfig(Section):
         N_(
             "On a card, a pass is recorded once for each padded length and replayed by one call (CUDA "
             "graphs): faster where launching takes longer than computing, as with short rows on a fast "
-            "card. auto times a pass and decides. Not with packed rows."
+            "card. auto times a pass and decides."
         ),
         advanced=True,
     )

@@ -8,9 +8,11 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from so8t_engine.data.rows import FIELDS
 from so8t_engine.data.textfile import MAX_LINE_BYTES, read_text
 from so8t_engine.errors import DataError
 from so8t_engine.i18n import _
+from so8t_engine.plain_text import visible
 
 Numbered = tuple[int, object]
 TEXT_ENDINGS = (".txt", ".md")
@@ -24,9 +26,32 @@ def _too_deep(path: Path, line: int) -> DataError:
     )
 
 
+class _TwiceError(ValueError):
+    """A JSON object names a field twice."""
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The object; JSON's parser would keep the last of two values and say nothing."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _value in pairs]
+        raise _TwiceError(min(name for name in names if names.count(name) > 1))
+    return found
+
+
+def _twice(path: Path, name: object, line: int | None = None) -> DataError:
+    what = {"path": path, "line": line, "name": visible(str(name), 60)}
+    return DataError(
+        _("%(path)s holds an object that names the field '%(name)s' twice.") % what
+        if line is None
+        else _("%(path)s, line %(line)d names the field '%(name)s' twice.") % what,
+        _("Remove one of them."),
+    )
+
+
 def _object(text: str, path: Path, line: int, last: bool) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
         # A record cut off inside a string, or after which something still had to come.
         if last and (error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()) - 1):
@@ -43,6 +68,8 @@ def _object(text: str, path: Path, line: int, last: bool) -> object:
         ) from error
     except RecursionError as error:
         raise _too_deep(path, line) from error
+    except _TwiceError as error:
+        raise _twice(path, error, line) from error
     except ValueError as error:  # a whole number of more than 4,300 digits
         raise DataError(
             _("%(path)s, line %(line)d holds a number that cannot be read.") % {"path": path, "line": line},
@@ -57,7 +84,7 @@ def json_records(path: Path) -> Iterator[Numbered]:
     whole: object = None
     if stripped.startswith("[") or (stripped.startswith("{") and path.suffix.lower() == ".json"):
         try:
-            whole = json.loads(text)
+            whole = json.loads(text, object_pairs_hook=_distinct)
         except RecursionError as error:
             raise _too_deep(path, 1) from error
         except json.JSONDecodeError as error:
@@ -68,6 +95,8 @@ def json_records(path: Path) -> Iterator[Numbered]:
                     % {"path": path, "line": error.lineno, "column": error.colno, "why": error.msg},
                     _("Write one JSON array of objects, or one object on each line."),
                 ) from error
+        except _TwiceError as error:
+            raise _twice(path, error) from error
         except ValueError as error:
             raise DataError(
                 _("%(path)s holds a number that cannot be read.") % {"path": path},
@@ -88,6 +117,13 @@ def json_records(path: Path) -> Iterator[Numbered]:
         yield number, _object(lines[number - 1], path, number, number == filled[-1])
 
 
+def _twice_column(path: Path, name: str) -> DataError:
+    return DataError(
+        _("%(path)s, line 1 names the column '%(name)s' twice.") % {"path": path, "name": visible(name, 60)},
+        _("Give each column a name of its own."),
+    )
+
+
 def table_records(path: Path, separator: str | None = None) -> Iterator[Numbered]:
     """CSV or TSV with a header line; the separator is a tab for .tsv, else a comma or semicolon."""
     text = read_text(path)
@@ -102,11 +138,7 @@ def table_records(path: Path, separator: str | None = None) -> Iterator[Numbered
         header = [name.strip() for name in next(reader)]
         doubled = {name for name in header if header.count(name) > 1}
         if doubled:
-            raise DataError(
-                _("%(path)s, line 1 names the column '%(name)s' twice.")
-                % {"path": path, "name": min(doubled)},
-                _("Give each column a name of its own."),
-            )
+            raise _twice_column(path, min(doubled))
         for cells in reader:
             line = reader.line_num
             if not any(cells):
@@ -136,11 +168,17 @@ def parquet_records(path: Path) -> Iterator[Numbered]:
     try:
         with pq.ParquetFile(path) as file:
             number = 0
-            for batch in file.iter_batches(batch_size=1024):
+            fields = list(file.schema_arrow)
+            names = [field.name for field in fields]
+            if doubled := {name for name in names if names.count(name) > 1}:
+                raise _twice_column(path, min(doubled))
+            # Times have no use here, and some have no counterpart in Python.
+            wanted = [f.name for f in fields if f.name in FIELDS or not pa.types.is_temporal(f.type)]
+            for batch in file.iter_batches(batch_size=1024, columns=wanted):
                 for record in batch.to_pylist():
                     number += 1
                     yield number, record
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
         raise DataError(
             _("%(path)s is not a readable Parquet file: %(why)s.")
             % {"path": path, "why": str(error).splitlines()[0] if str(error) else type(error).__name__},

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: Named in a packed batch alone: tells it from a padded one.
 ROW_INDEX = "row_index_NT"
+#: Where each row begins and the last one ends.
+CUMULATIVE = "cumulative_S"
 
 
 class PackedCollator:
@@ -69,7 +71,7 @@ class PackedCollator:
             "labels_NT": whole(labels),
             "position_ids_NT": whole(positions),
             ROW_INDEX: row_index_NT,
-            "cumulative_S": torch.tensor(ends, dtype=torch.int32),
+            CUMULATIVE: torch.tensor(ends, dtype=torch.int32),
             "pool_index_N": torch.tensor(pooled, dtype=torch.int64),
             "task_N": each([row.task for row in rows]),
             "safety_N": each([row.safety for row in rows]),
@@ -79,7 +81,7 @@ class PackedCollator:
 def cut_packed(batch: dict[str, torch.Tensor], rows: int) -> Iterator[dict[str, torch.Tensor]]:
     """A packed batch in pieces of at most ``rows`` whole rows, each without the filling."""
     count = len(batch["task_N"])
-    ends: list[int] = batch["cumulative_S"].tolist()
+    ends: list[int] = batch[CUMULATIVE].tolist()
     for first in range(0, count, rows):
         last = min(first + rows, count)
         begin, end = ends[first], ends[last]
@@ -87,5 +89,5 @@ def cut_packed(batch: dict[str, torch.Tensor], rows: int) -> Iterator[dict[str, 
         piece |= {name: value[first:last] for name, value in batch.items() if name.endswith("_N")}
         piece[ROW_INDEX] = piece[ROW_INDEX] - first
         piece["pool_index_N"] = piece["pool_index_N"] - begin
-        piece["cumulative_S"] = batch["cumulative_S"][first : last + 1] - begin
+        piece[CUMULATIVE] = batch[CUMULATIVE][first : last + 1] - begin
         yield piece

@@ -26,6 +26,11 @@ __all__ = ["Row", "Safety", "Task", "parse_record", "safety_of"]
 PROMPT_FIELDS = ("prompt", "instruction", "question")
 RESPONSE_FIELDS = ("response", "output", "answer", "completion")
 CHAT_FIELDS = ("messages", "conversations")
+#: All that is read of a record.
+FIELDS = frozenset({
+    *PROMPT_FIELDS, *RESPONSE_FIELDS, *CHAT_FIELDS,
+    "text", "input", "task", "safety", "system", "language", "lang",
+})  # fmt: skip
 _ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",

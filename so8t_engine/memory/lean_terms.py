@@ -30,7 +30,7 @@ def runs_lean(config: Config, geometry: ModelGeometry) -> bool:
 
 def may_record(config: Config) -> bool:
     """Whether passes may be recorded on a card (`so8t_engine.training.recorded`): gradients stay then."""
-    return config.training.recorded_passes != "off" and not config.training.packing
+    return config.training.recorded_passes != "off"
 
 
 def _linear(config: Config, linear: Linear, adapted: set[str]) -> LinearShape:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from so8t_engine.data.packed import ROW_INDEX
+from so8t_engine.data.packed import CUMULATIVE, ROW_INDEX
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +36,30 @@ class PackedRows:
         position_ids_NT: from 0 in every row. row_index_NT: −1 where no row is.
         cumulative_S: int32, where each row begins and the last one ends.
         longest: no row is longer.
+        table: all positions are below it, and their angles are looked up in what is kept from pass to pass;
+            0 asks the model's own embedding, which may ask the card how long the longest row is.
     """
 
     position_ids_NT: Tensor
     row_index_NT: Tensor
     cumulative_S: Tensor
     longest: int
+    table: int = 0
 
     @classmethod
-    def of(cls, batch: dict[str, Tensor], longest: int) -> PackedRows | None:
-        """None for a padded batch."""
+    def of(cls, batch: dict[str, Tensor], longest: int, *, recorded: bool = False) -> PackedRows | None:
+        """None for a padded batch.
+
+        Args:
+            longest: no row has more tokens.
+            recorded: the pass asks nobody how long rows are.
+        """
         if ROW_INDEX not in batch:
             return None
-        # The filling at the end, a row of its own, may be longer than short rows.
-        return cls(batch["position_ids_NT"], batch[ROW_INDEX], batch["cumulative_S"], max(longest, 8))
+        positions_NT = batch["position_ids_NT"]
+        # The filling at the end, a row of its own, may be longer than any row.
+        most = positions_NT.shape[1] if recorded else max(longest, 8)
+        return cls(positions_NT, batch[ROW_INDEX], batch[CUMULATIVE], most, longest if recorded else 0)
 
     def arguments(self, apart: bool) -> dict[str, Any]:
         """What a transformers model is called with; ``apart`` says that `use_packed_attention` is in force.
@@ -91,13 +101,14 @@ def attend(
         longest: no row is longer.
         scale: of the scores.
     """
-    if _takes_varlen(query_1hTD):
+    if takes_varlen(query_1hTD):
         return _by_one_kernel(query_1hTD, key_1kTD, value_1kTD, cumulative_S, longest, scale)
     return _row_by_row(query_1hTD, key_1kTD, value_1kTD, cumulative_S, scale)
 
 
 def _row_by_row(query: Tensor, key: Tensor, value: Tensor, cumulative_S: Tensor, scale: float) -> Tensor:
-    ends = cumulative_S.tolist()
+    # Rows without tokens are left out.
+    ends = list(dict.fromkeys(cumulative_S.tolist()))
     if _takes_flash(query, key):
         mixed_1hTD: Tensor = _FlashRows.apply(query, key, value, ends, scale)  # type: ignore[no-untyped-call]
         return mixed_1hTD
@@ -183,7 +194,8 @@ def _by_one_kernel(
 
     if (shared := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
-    query_ThD, key_ThD, value_ThD = (one[0].transpose(0, 1).contiguous() for one in (query, key, value))
+    # Views: the kernel reads them where they are, and no copies live until the backward pass.
+    query_ThD, key_ThD, value_ThD = (one[0].transpose(0, 1) for one in (query, key, value))
     # torch 2.10 and 2.11 say is_causal, later versions a window that reaches back without end.
     named = "window_size" in inspect.signature(varlen_attn).parameters
     causal: dict[str, Any] = {"window_size": (-1, 0)} if named else {"is_causal": True}
@@ -194,7 +206,8 @@ def _by_one_kernel(
     return mixed_ThD.transpose(0, 1).unsqueeze(0)
 
 
-def _takes_varlen(query: Tensor) -> bool:
+def takes_varlen(query: Tensor) -> bool:
+    """Whether `attend` runs one kernel over all rows of such queries (1, h, T, D): a card, half precision."""
     half = query.dtype in (torch.bfloat16, torch.float16)
     return query.is_cuda and half and _varlen_works(query.device, query.dtype, query.shape[-1])
 

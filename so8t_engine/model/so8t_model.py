@@ -103,6 +103,15 @@ class LossReport:
     terms: dict[str, tuple[Tensor, Tensor]]
 
 
+def _real_rows(batch: Batch, rows: float | Tensor) -> tuple[Tensor | None, float | Tensor]:
+    """Which places (N,) of a recorded pack hold a row, None for all; and these rows' share of ``rows``."""
+    count = len(batch["task_N"])
+    if ROW_INDEX not in batch:
+        return None, count / rows
+    held = batch[ROW_INDEX].amax() + 1
+    return torch.arange(count, device=held.device) < held, held / rows
+
+
 def loss_weights(config: SO8TConfig, pet: float | Tensor) -> LossWeights:
     """The specification's weights from the configuration, with PET's λ at the current step."""
     return LossWeights(
@@ -322,9 +331,11 @@ class SO8TModel(nn.Module):
         hidden_NTH = self._body(batch, rotations)
         return hidden_NTH, self._read(hidden_NTH, batch, rotations)
 
-    def _body(self, batch: Batch, rotations: Rotations, seeds_L: Tensor | None = None) -> Tensor:
-        packed = PackedRows.of(batch, self.settings.data.max_length)
+    def _body(
+        self, batch: Batch, rotations: Rotations, seeds_L: Tensor | None = None, *, recorded: bool = False
+    ) -> Tensor:
         ids_NT, mask_NT = batch["input_ids_NT"], batch["attention_mask_NT"]
+        packed = PackedRows.of(batch, self.settings.data.max_length, recorded=recorded)
         return self.hidden_states(ids_NT, mask_NT, rotations, packed, seeds_L)
 
     def _read(
@@ -382,8 +393,8 @@ class SO8TModel(nn.Module):
         settings = self.settings.so8t
         step = totals.divisors() if isinstance(totals, StepTotals) else totals
         rotations = self.so8t.build_rotations()
-        hidden_NTH = self._body(batch, rotations, seeds_L)
         recorded = isinstance(step.tokens, Tensor)
+        hidden_NTH = self._body(batch, rotations, seeds_L, recorded=recorded)
         # On the CPU time goes with tokens: only those with a label are gated.
         later = has_room(hidden_NTH) and self.placement.final and not recorded
         out = self._read(hidden_NTH, batch, rotations, gate_later=later)
@@ -394,15 +405,17 @@ class SO8TModel(nn.Module):
             rotations=rotations if later else None,
         )
         task_N, safety_N = batch["task_N"], batch["safety_N"]
-        rows = len(task_N) / step.rows
+        places = len(task_N) / step.rows
+        real_N, rows = _real_rows(batch, step.rows) if recorded else (None, places)
         task_rows = (task_N != IGNORE).sum() / step.task_rows
         safety_rows = (safety_N != IGNORE).sum() / step.safety_rows
         weights = loss_weights(settings, pet_weight)
         terms: dict[str, Tensor | None] = {
             "lm": lm_sum / step.tokens,
             "consistency": rows
-            * consistency_loss(out.safety_logits_N2, out.task_logits_N4, out.dual_logits_N22),
-            "pet": rows * self._pet(hidden_NTH, batch),
+            * consistency_loss(out.safety_logits_N2, out.task_logits_N4, out.dual_logits_N22, real_N),
+            # A mean over all places: one without a row has no tokens and counts as 0.
+            "pet": places * self._pet(hidden_NTH, batch),
         }
         if step.safety:
             terms["safety"] = safety_rows * head_cross_entropy(out.safety_logits_N2, safety_N)

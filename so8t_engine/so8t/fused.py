@@ -16,10 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from so8t_engine.i18n import _
 from so8t_engine.so8t.blocks import BLOCK
 
 log = logging.getLogger(__name__)
 
+#: Largest difference from PyTorch with which the kernels are used.
+TOLERANCE = 1e-6
 # "given" is K itself, with the closed gate's identity; "plain" knows no gate.
 _FORMS = {"plain": 0, "residual": 1, "additive": 2, "given": 3}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -46,28 +49,71 @@ BACKWARD_HALF = Tile(64, 4, 4, 8)
 REDUCE = Tile(16, 4, 4, 1)  # partial sums at a time, blocks per program
 BUILD_WARPS = (2, 2)  # forward, backward
 
+#: Device → why its kernels are not used though triton is installed and wanted.
+_trouble: dict[torch.device, str] = {}
 
-@cache
+
 def triton_works(device: torch.device) -> bool:
-    """Whether triton is installed and wanted, compiles here, and agrees with PyTorch on a small case.
+    """Whether triton is installed and wanted, compiles here, agrees with PyTorch on a small case, and has not
+    failed since.
 
     Triton needs a C compiler at run time, which a home computer may lack: then PyTorch's own kernels do
-    the work, and the log says why.
+    the work, the log says why, and `kernel_trouble` gives it to whoever tells a person.
     """
+    return device not in _trouble and _checked(device)
+
+
+@cache
+def _checked(device: torch.device) -> bool:
     if os.environ.get("SO8T_TRITON", "1") == "0":
         return False
     if find_spec("triton") is None:
-        log.info("triton is not installed: the gate runs on PyTorch's own kernels")
+        log.info("triton is not installed: PyTorch's own kernels do the work")
         return False
     try:
-        return _agrees(device)
-    except Exception:
-        log.warning("triton does not work here: the gate runs on PyTorch's own kernels", exc_info=True)
+        worst = _worst_difference(device)
+    except Exception as error:
+        log.warning("triton does not work here: PyTorch's own kernels do the work", exc_info=True)
+        _trouble[device] = _reason(error)
         return False
+    if not worst < TOLERANCE:
+        _trouble[device] = _("its results differ by %(size).1e") % {"size": worst}
+        log.warning("triton: %s: PyTorch's own kernels do the work", _trouble[device])
+        return False
+    return True
+
+
+def kernel_trouble(device: torch.device) -> str | None:
+    """Why triton, though installed and wanted, does not do the work on a card; None where nothing is wrong.
+
+    The first call for a card checks its kernels, which compiles some of them.
+    """
+    if device.type == "cuda" or _interpreted():
+        triton_works(device)
+    return _trouble.get(device)
+
+
+def gave_up(device: torch.device, error: BaseException) -> bool:
+    """Whether ``error`` came out of triton; if so, PyTorch's own kernels do the work from now on."""
+    trace, inside = error.__traceback__, False
+    while trace is not None and not inside:
+        inside = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == "triton"
+        trace = trace.tb_next
+    if not inside or device in _trouble:
+        return False
+    log.warning("triton failed: PyTorch's own kernels do the work from now on", exc_info=error)
+    _trouble[device] = _reason(error)
+    return True
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].strip()[:200].rstrip('.')}" if lines else type(error).__name__
 
 
 @torch.no_grad()
-def _agrees(device: torch.device) -> bool:
+def _worst_difference(device: torch.device) -> float:
+    """Largest error of the kernels on a small case, against PyTorch in float64."""
     from so8t_engine.so8t.exponential import skew_exponential
     from so8t_engine.so8t.rotation import skew_from_generators
 
@@ -91,10 +137,7 @@ def _agrees(device: torch.device) -> bool:
     parts_TB8 = half_TH.double().view(3, 4, 8)
     assert grad_B88 is not None
     errors.append((grad_B88 - torch.einsum("tbi,tbj->bij", parts_TB8, parts_TB8)).abs().max() / 10)
-    worst = max(float(error) for error in errors)
-    if not worst < 1e-6:
-        log.warning("triton's result differs by %.1e: the gate runs on PyTorch's own kernels", worst)
-    return worst < 1e-6
+    return float(torch.stack([error.double() for error in errors]).max())  # NaN, if one is NaN
 
 
 def _interpreted() -> bool:

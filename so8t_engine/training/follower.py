@@ -22,6 +22,7 @@ from so8t_engine.model.so8t_model import LossReport
 from so8t_engine.training.checkpoint_state import load_checkpoint, rows_digest
 from so8t_engine.training.environment import physical_cores
 from so8t_engine.training.events import Event, WarningEvent
+from so8t_engine.training.kernels import tell_trouble
 from so8t_engine.training.limit import cap_allocator
 from so8t_engine.training.preparation import prepare
 from so8t_engine.training.run_config import CONFIG
@@ -44,7 +45,7 @@ class FollowerControl:
 
     def emit(self, event: Event) -> None:
         """Keep warnings for the next exchange; the rest is told by the first process."""
-        if isinstance(event, WarningEvent) and event.kind == "oom":
+        if isinstance(event, WarningEvent) and event.kind in {"oom", "kernels"}:
             self.warnings.append({"kind": event.kind, "sentence": event.sentence, "mend": event.mend})
 
     def check(self) -> None:
@@ -117,6 +118,7 @@ def _follow(world: World) -> None:
     control = FollowerControl()
     prepared = prepare(config, control)  # type: ignore[arg-type]
     on_card = prepared.device.type == "cuda"
+    tell_trouble(control, prepared.device)  # type: ignore[arg-type]
     if on_card and config.memory.cap_allocator:
         cap_allocator(config.memory.limit_gib)
     with tempfile.TemporaryDirectory(prefix="so8t-") as scratch:

@@ -19,6 +19,7 @@ from so8t_engine.i18n import _
 from so8t_engine.so8t.adapter import AdapterOutput
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import EvaluationEvent, ProgressEvent, WarningEvent
+from so8t_engine.training.kernels import go_on_without
 from so8t_engine.training.preparation import Prepared
 from so8t_engine.training.recovery import release_memory
 
@@ -176,6 +177,10 @@ class HeldOut:
                 )
             except torch.OutOfMemoryError as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
+            except Exception as error:
+                if not go_on_without(self._control, self._prepared.device, error):
+                    raise
+                continue
             release_memory()
             longest = max(len(row.input_ids) for row in rows)
             if self._tokens <= longest:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from so8t_engine.i18n import _
-from so8t_engine.training.checkpoint import checkpoints
+from so8t_engine.training.checkpoint import checkpoints, step_of
 from so8t_engine.training.control import OWNER_GONE, SIGNAL
 from so8t_engine.training.events import CheckpointEvent, Event, StateEvent, StepEvent, parse_event
 from so8t_engine.training.process import ProcessMark
@@ -107,7 +107,7 @@ def interrupted(path: Path) -> Interrupted | None:
         return None
     steps = [event for event in events if isinstance(event, StepEvent)]
     saved = checkpoints(run.checkpoints)
-    saved_step = int(saved[-1].name.removeprefix("step-")) if saved else None
+    saved_step = step_of(saved[-1]) if saved else None
     times = [e.time for e in events if isinstance(e, CheckpointEvent) and e.step == saved_step]
     since = times[-1] if times else states[0].time
     heard = max(event.time for event in events)

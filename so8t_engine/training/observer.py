@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from safetensors.torch import save as serialise
 from transformers import TrainerState
 
 from so8t_engine.config import Config
+from so8t_engine.errors import DivergedError
 from so8t_engine.files import write_bytes_atomically
 from so8t_engine.i18n import _
 from so8t_engine.model.so8t_model import LossReport, SO8TModel
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: |α − target| at which a learned α is said to have converged.
 CONVERGED = 0.01
+#: Steps in a row that a loss scaler may leave out: from 65,536 it halves itself down to 1 in sixteen.
+SKIPPED_STEPS = 20
 
 
 class StepObserver:
@@ -74,6 +78,7 @@ class StepObserver:
         self.trained_s = 0.0
         self.converged_at: int | None = None
         self.last_loss: float | None = None
+        self._not_finite = 0
 
     def begin_step(self) -> None:
         """A step's first forward pass is about to begin."""
@@ -105,8 +110,16 @@ class StepObserver:
         logs: dict[str, float],
         schedule: GateSchedule,
         groups: Sequence[dict[str, Any]],
+        scaled: bool = False,
     ) -> None:
-        """Report the step that just ended."""
+        """Report the step that just ended.
+
+        Args:
+            scaled: a loss scaler leaves out steps whose gradient is not finite.
+
+        Raises:
+            DivergedError: loss or gradient is not finite, and so the weights are not.
+        """
         seconds = time.perf_counter() - self._began
         self.trained_s += seconds
         raw, weighted = self.terms.values()
@@ -128,8 +141,23 @@ class StepObserver:
             )
         )
         self._gate(state, schedule)
+        self._check_finite(state.global_step, logs.get("grad_norm"), SKIPPED_STEPS if scaled else 0)
         if state.global_step % self._config.training.instruments_every == 0 or state.global_step == 1:
             self.rotation(state.global_step)
+
+    def _check_finite(self, step: int, grad_norm: float | None, skipped: int) -> None:
+        """A run must neither save such weights over good ones nor call them finished."""
+        finite = all(value is None or math.isfinite(value) for value in (self.last_loss, grad_norm))
+        self._not_finite = 0 if finite else self._not_finite + 1
+        if self._not_finite > skipped:
+            raise DivergedError(
+                _("The loss or its gradient is no finite number any more since step %(step)d.")
+                % {"step": step - self._not_finite + 1},
+                _(
+                    "What stands in the checkpoints is from before. Start a new run with a lower "
+                    "learning rate or smaller loss weights, and look for odd rows."
+                ),
+            )
 
     def _gate(self, state: TrainerState, schedule: GateSchedule) -> None:
         so8t = self._model.so8t

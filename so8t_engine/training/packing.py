@@ -63,6 +63,8 @@ class PackedBatches(Sampler[list[int]]):
         slots = sorted((length, pack) for pack, members in enumerate(packs) for length in members)
         self._slot_packs = [pack for _length, pack in slots]
         self._packs = len(packs)
+        #: No pack holds more rows, in any epoch.
+        self.most_rows = max(map(len, packs), default=0)
         self._seed = seed
         # Each pack is a batch: accelerate asks for the size of one.
         self.batch_size = 1

@@ -24,6 +24,7 @@ from so8t_engine.model.loading import load_base, load_tokenizer
 from so8t_engine.model.so8t_model import SO8TModel
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import ProgressEvent, WarningEvent
+from so8t_engine.training.packing import pack_lengths
 from so8t_engine.training.recorded import LIMIT as RECORDINGS
 from so8t_engine.training.recorded import padded_length
 
@@ -133,7 +134,8 @@ def _spare(
     # Recorded passes have lengths that come round; of others these are as good as any.
     lengths = {padded_length(len(row.input_ids), config.data.max_length) for row in rows}
     on_card = not runs_on_cpu(config)
-    recordings = min(len(lengths), RECORDINGS) if on_card and may_record(config) else 1
+    passes = _pack_lengths(config, rows) if config.training.packing else lengths
+    recordings = min(len(passes), RECORDINGS) if on_card and may_record(config) else 1
     every = max(*lengths, *(len(row.input_ids) for part in held_out.values() for row in part))
     spare = spare_for(
         config, every, sorted(lengths), beside=other_programs(config),
@@ -144,6 +146,13 @@ def _spare(
         data = config.data.model_copy(update={"max_length": min(config.data.max_length, every)})
         chosen = chosen.model_copy(update={"data": data})
     return spare, chosen
+
+
+def _pack_lengths(config: Config, rows: Sequence[Encoded]) -> set[int]:
+    """The lengths of packs, filled up to what comes round."""
+    capacity = config.training.batch_size * config.data.max_length
+    packs = pack_lengths([len(row.input_ids) for row in rows], capacity)
+    return {padded_length(sum(pack), capacity) for pack in packs}
 
 
 def _encode(tokenizer: Any, rows: Sequence[Row], limit: int, control: RunControl) -> list[Encoded]:  # noqa: ANN401

@@ -5,7 +5,8 @@ the next is launched. Recorded, the card runs them without the host. Everything 
 passes lies in tensors that are filled before a replay: the rows, what the step's means divide by, α's target,
 PET's weight and the seeds of the dropout.
 
-Rows are padded to lengths that come round. Recordings share one pool of memory, and give it back before an
+Rows are padded to lengths that come round; packs of rows to such a length too, and to the most rows that
+a pack holds. Recordings share one pool of memory, and give it back before an
 evaluation or anything else that needs the card for itself.
 """
 
@@ -22,10 +23,11 @@ import torch
 from torch import Tensor
 
 from so8t_engine.config import Config
+from so8t_engine.data.packed import ROW_INDEX
 from so8t_engine.memory.needed import RECORDING_BYTES
 from so8t_engine.model.so8t_model import Batch, Divisors, LossReport, SO8TModel, StepTotals
 from so8t_engine.so8t.fused import triton_works
-from so8t_engine.so8t.losses import IGNORE
+from so8t_engine.training.recorded_inputs import empty_inputs, fill, sequences_of
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +76,9 @@ class RecordedPasses:
 
     Args:
         model: in training, on a card, with lean layers; its gradients are in one buffer.
-        longest: tokens of the longest row.
+        longest: tokens of the longest row, or of a full pack.
         pad_token_id: fills rows.
+        most_rows: of a pack; 0 where rows are not packed.
         limit: bytes that the run may take of the card; recordings take what is left of it.
         always: record every pass; otherwise only once timing has shown that it helps.
     """
@@ -88,8 +91,9 @@ class RecordedPasses:
         *,
         limit: float,
         always: bool,
+        most_rows: int = 0,
     ) -> None:
-        self._model, self._limit = model, limit
+        self._model, self._limit, self._most_rows = model, limit, most_rows
         self._longest, self._pad = longest, pad_token_id
         device = model.so8t.theta_safe.device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -114,10 +118,13 @@ class RecordedPasses:
             return "the layers run as transformers wrote them"
         if not triton_works(model.so8t.theta_safe.device):
             return "Triton does not work here"
-        if config.training.packing:
-            return "rows are packed"
         if model.causal_lm.lm_head.weight.dtype != torch.bfloat16:
             return "the compute dtype is not bfloat16"
+        if config.training.packing and not model.lean.packed_in_one(torch.bfloat16):
+            return "attention over packed rows goes row by row here"
+        like = model.causal_lm.lm_head.weight.new_empty(())
+        if config.training.packing and model.lean.angles_grow(config.data.max_length, like):
+            return "rows are packed, and a position's angles depend on the row's length"
         return None
 
     def timed(self, run: Callable[[], Tensor]) -> Tensor:
@@ -173,7 +180,7 @@ class RecordedPasses:
             if recording is None:
                 return None
         else:
-            self._fill(recording.inputs, batch)
+            fill(recording.inputs, batch, self._pad)
         # The same draw from the CPU's generator as an ordinary pass makes.
         self._seeds_L.copy_(torch.randint(2**62, (len(self._seeds_L),)))
         recording.uses += 1
@@ -199,6 +206,9 @@ class RecordedPasses:
 
     def _key(self, batch: Batch, totals: StepTotals) -> Key:
         rows, length = batch["input_ids_NT"].shape
+        if ROW_INDEX in batch:
+            # Rows that are not there cost next to nothing: one number of rows for all packs.
+            rows = max(self._most_rows, len(batch["task_N"]))
         wanted = padded_length(length, self._longest)
         task, safety = totals.task_rows > 0, totals.safety_rows > 0
         key = (rows, wanted, task, safety)
@@ -223,22 +233,10 @@ class RecordedPasses:
         numbers = [step.tokens, step.rows, step.task_rows, step.safety_rows, step.micro_batches]
         self._numbers.copy_(torch.tensor([*numbers, alpha_target, pet_weight], dtype=torch.float32))
 
-    def _fill(self, inputs: Batch, batch: Batch) -> None:
-        padding = {"labels_NT": IGNORE, "input_ids_NT": self._pad}
-        for name, target in inputs.items():
-            target.fill_(padding.get(name, 0))
-            target[..., : batch[name].shape[-1]].copy_(batch[name], non_blocking=True)
-
     def _record(self, key: Key, batch: Batch) -> _Recording | None:
         rows, length, task, safety = key
-        inputs = {
-            name: torch.empty(
-                (rows, length) if name.endswith("_NT") else tensor.shape,
-                dtype=tensor.dtype, device=self._numbers.device,
-            )
-            for name, tensor in batch.items()
-        }  # fmt: skip
-        self._fill(inputs, batch)
+        inputs = empty_inputs(batch, rows, length, self._numbers.device)
+        fill(inputs, batch, self._pad)
         tokens, all_rows, task_rows, safety_rows, passes, alpha_target, pet_weight = self._numbers.unbind()
         divisors = Divisors(tokens, all_rows, task_rows, safety_rows, passes, task, safety)
 
@@ -268,8 +266,11 @@ class RecordedPasses:
             # Autograd's nodes of an earlier pass would bind this one to their stream.
             self._give_back_cached()
             head = self._model.causal_lm.lm_head.weight
-            lean.angles_for(length, head.new_empty(()))
-            hosts = lean.reserve_host(rows * max(length, self._longest) * head.shape[1], head.dtype)
+            # Positions of packed rows begin anew: no row is longer than the sequence length.
+            longest_row = self._model.settings.data.max_length if ROW_INDEX in batch else length
+            lean.angles_for(longest_row, head.new_empty(()))
+            sequences = sequences_of(batch, rows)
+            hosts = lean.reserve_host(sequences * max(length, self._longest) * head.shape[1], head.dtype)
             graph = torch.cuda.CUDAGraph()
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
@@ -285,7 +286,7 @@ class RecordedPasses:
             self._give_up(generator, drawn)
             return None
         self._warm = True
-        log.info("recorded: %d rows of %d tokens", rows, length)
+        log.info("recorded: %d sequences of %d tokens, %d rows", sequences, length, rows)
         self._recordings[key] = _Recording(graph, inputs, names, values, [lean.angles, hosts])
         return self._recordings[key]
 

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from so8t_engine.config import Config
-from so8t_engine.errors import MemoryLimitError, RunError, SO8TError
+from so8t_engine.errors import DivergedError, MemoryLimitError, RunError, SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.memory.allocator import keep_freed_memory, prefer_expandable_segments
 from so8t_engine.training.checkpoint import settle
@@ -29,6 +29,7 @@ from so8t_engine.training.events import (
 )
 from so8t_engine.training.final import save_final
 from so8t_engine.training.heldout import HeldOut
+from so8t_engine.training.kernels import tell_trouble
 from so8t_engine.training.limit import cap_allocator
 from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.preparation import Prepared, prepare
@@ -168,6 +169,7 @@ def _train_prepared(
     world = world or World()
     config, model = prepared.config, prepared.model
     start: str | None = None
+    tell_trouble(control, prepared.device)
     held_out = HeldOut(prepared, control)
     observer = StepObserver(model, config, run, control, held_out)
     if config.samples.every is not None:
@@ -218,6 +220,9 @@ def _train_prepared(
         outcome.step = trainer.state.global_step
         observer.save_once(trainer, "failed" if world.over else "oom")
         raise
+    except DivergedError:  # these weights are not worth a checkpoint
+        outcome.step = trainer.state.global_step
+        raise
     finally:
         observer.saver.wait()
     outcome.step = trainer.state.global_step
@@ -253,7 +258,7 @@ def _train_prepared(
         remember_run(
             config.name, estimated, peaks, fills=fills and not changes, before=outcome.card_used_before
         )
-    save_final(run, prepared, outcome.step, outcome.summary, held_out.heads)
+    save_final(run, prepared, outcome.step, outcome.summary, held_out.heads, observer.saver.saved_step)
 
 
 def _agree(world: World, config: Config, rows_sha256: str, loaded: Loaded | None, device: str) -> None:

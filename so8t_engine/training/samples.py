@@ -8,6 +8,7 @@ from so8t_engine.data.tokenize import Encoded, quoted
 from so8t_engine.i18n import _
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import SampleEvent, WarningEvent
+from so8t_engine.training.kernels import go_on_without
 from so8t_engine.training.preparation import Prepared
 from so8t_engine.training.recovery import release_memory
 
@@ -30,11 +31,13 @@ class SampleWriter:
 
     def write(self, step: int) -> None:
         """Write all; memory that runs out is a warning, and the run goes on without these samples."""
-        for prompt in self._prompts:
+        left = list(self._prompts)
+        while left:
             if self._control.ending:
                 return
             try:
-                self._control.emit(self._sample(step, prompt))
+                self._control.emit(self._sample(step, left[0]))
+                del left[0]
             except torch.OutOfMemoryError:
                 release_memory()
                 self._control.emit(
@@ -45,6 +48,9 @@ class SampleWriter:
                     )
                 )
                 return
+            except Exception as error:
+                if not go_on_without(self._control, self._prepared.device, error):
+                    raise
 
     @torch.no_grad()
     def _sample(self, step: int, prompt: str) -> SampleEvent:

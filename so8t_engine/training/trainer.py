@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import random
 from collections.abc import Iterator, Sequence
@@ -14,12 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import (
-    PrinterCallback,
-    Trainer,
-    TrainerControl,
-    TrainerState,
-)
+from transformers import PrinterCallback, TrainerControl
 
 from so8t_engine.config import Config
 from so8t_engine.data.packed import PackedCollator
@@ -27,40 +20,27 @@ from so8t_engine.data.tokenize import Collator, Encoded
 from so8t_engine.i18n import _
 from so8t_engine.model.gradients import FlatGradients
 from so8t_engine.model.so8t_model import LossReport, SO8TModel, StepTotals
+from so8t_engine.so8t.fused import triton_works
 from so8t_engine.so8t.schedule import GateSchedule, pet_weight_at
 from so8t_engine.training.arguments import training_arguments
 from so8t_engine.training.batches import EpochBatches
 from so8t_engine.training.boundary import Boundary
-from so8t_engine.training.checkpoint_state import (
-    FORMAT,
-    OPTIMIZER,
-    RNG,
-    STATE,
-    TRAINER_STATE,
-    WEIGHTS,
-    Loaded,
-    Snapshot,
-    capture_rng,
-    capture_weights,
-    restore_rng,
-    restore_weights,
-)
 from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import WarningEvent
+from so8t_engine.training.kernels import go_on_without
 from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.optimizer import make_optimizer, make_scheduler
-from so8t_engine.training.optimizer_state import capture_optimizer, plain, restore_optimizer
 from so8t_engine.training.packing import PackedBatches
 from so8t_engine.training.recorded import RecordedPasses
 from so8t_engine.training.recovery import Recovery, release_memory
-from so8t_engine.training.run_config import CONFIG
+from so8t_engine.training.resumable import ResumableTrainer
 from so8t_engine.training.shares import IDLE, RankBatches, ShareCollator
 from so8t_engine.training.world import World
 
 log = logging.getLogger(__name__)
 
 
-class SO8TTrainer(Trainer):  # type: ignore[misc]
+class SO8TTrainer(ResumableTrainer):
     """Trainer for an `SO8TModel`.
 
     Args:
@@ -75,8 +55,6 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         world: the processes that share each step.
     """
 
-    optimizer: torch.optim.Optimizer | None
-    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
     control: TrainerControl
 
     def __init__(
@@ -96,9 +74,8 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         self.run_control = control
         self.observer = observer
         self.rows_sha256 = rows_sha256
-        self.loaded: Loaded | None = None
-        #: The generators between two steps, while a step is on its way.
-        self.step_rng: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+        self.loaded = None
+        self.step_rng = None
         self.batches = _batches(config, [len(row.input_ids) for row in rows])
         self.shares = (
             RankBatches(self.batches, config.training.accumulation, self.world.rank, self.world.size)
@@ -122,7 +99,7 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
             data_collator=collate if self.shares is None else ShareCollator(collate),
             callbacks=[Boundary(self)],
         )
-        self.recorded = _recorded(model, config, collate.pad_token_id)
+        self.recorded = _recorded(model, config, collate.pad_token_id, self.batches)
         if self.recorded is not None:
             model.before_evaluation = self.recorded.release
         # It prints on standard output, which belongs to --json.
@@ -175,7 +152,8 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         inputs: dict[str, Tensor],
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """One micro-batch. If memory runs out, the step so far is repeated in smaller pieces."""
+        """One micro-batch. If memory runs out, the step so far is repeated in smaller pieces; if a
+        kernel of triton fails, without triton."""
         self._started += 1
         todo, clear = [inputs], self._started == 1
         while True:
@@ -187,9 +165,15 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
                         clear = False
             except torch.OutOfMemoryError as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
+            except Exception as error:
+                if not go_on_without(self.run_control, self._card, error):
+                    raise
+                reason = ""
             else:
                 break
-            self._make_room(model, reason)
+            self._undo(model)
+            if reason:
+                self._make_room(reason)
             clear = True
             todo = self._step_batches[: self._started]
         if len(todo) > 1:  # the earlier micro-batches were counted when they were done the first time
@@ -207,6 +191,8 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         clear: bool,
     ) -> Tensor:
         """Forward and backward, from a recording where there is one. ``clear``: the gradients are 0."""
+        if self.recorded is not None and not triton_works(self._card):
+            self._record_no_more()  # a kernel has failed since
         if self.recorded is None:
             return self._ordinary(model, piece, num_items_in_batch)
         if not model.training:
@@ -222,6 +208,10 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
     ) -> Tensor:
         loss: Tensor = super().training_step(model, piece, num_items_in_batch)
         return loss
+
+    @property
+    def _card(self) -> torch.device:
+        return self.so8t_model.so8t.theta_safe.device
 
     def _targets(self) -> tuple[float, float]:
         """α's target and PET's weight at this step."""
@@ -246,12 +236,23 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         flat = None if model.gradients is None else model.gradients.gather()
         terms.unpack(self.world.reduce(list(model.trainable().values()), shares, flat))
 
-    def _make_room(self, model: torch.nn.Module, reason: str) -> None:
+    def _undo(self, model: torch.nn.Module) -> None:
+        """As if the step had not begun."""
         if self.recorded is not None:
             self.recorded.release()
         model.zero_grad(set_to_none=True)
         self.observer.repeat_step()
         release_memory()
+
+    def _record_no_more(self) -> None:
+        """Recordings and seeds on the card are for triton's kernels alone."""
+        assert self.recorded is not None
+        self.recorded.release()
+        self.recorded = None
+        if self.so8t_model.lean is not None:
+            self.so8t_model.lean.seeds_on_card = False
+
+    def _make_room(self, reason: str) -> None:
         # A risky change: what stands is the state after the last whole step.
         self.observer.save_once(self, "change")
         change = self.recovery.change(
@@ -302,99 +303,9 @@ class SO8TTrainer(Trainer):  # type: ignore[misc]
         the run's mean loss, has none of them."""
         if "grad_norm" in logs:
             assert self.schedule is not None
-            self.observer.step(self.state, logs, self.schedule, self.step_groups)
+            scaled = getattr(self.accelerator, "scaler", None) is not None
+            self.observer.step(self.state, logs, self.schedule, self.step_groups, scaled)
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
-
-    # -- checkpoints -----------------------------------------------------------------------------
-
-    @property
-    def so8t_model(self) -> SO8TModel:
-        model = self.accelerator.unwrap_model(self.model)
-        assert isinstance(model, SO8TModel)
-        return model
-
-    def snapshot(self, progress: dict[str, Any]) -> Snapshot:
-        """A copy of everything that continues the run; call it between two steps.
-
-        Args:
-            progress: what others want back from the checkpoint, as JSON.
-        """
-        assert self.optimizer is not None
-        assert self.lr_scheduler is not None
-        model, scaler = self.so8t_model, getattr(self.accelerator, "scaler", None)
-        rng, rng_state = self.step_rng or capture_rng()
-        moments, optimizer = capture_optimizer(plain(self.optimizer), self._names())
-        state = progress | {
-            "format": FORMAT,
-            "step": self.state.global_step,
-            "optimizer": optimizer,
-            "scheduler": self.lr_scheduler.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else None,
-            "rng": rng_state,
-            "rows_sha256": self.rows_sha256,
-            "recovery": self.recovery.state(),
-        }
-        return Snapshot(
-            self.state.global_step,
-            {
-                WEIGHTS: capture_weights(model.trainable(), model.so8t.alpha),
-                OPTIMIZER: moments,
-                RNG: rng,
-            },
-            {
-                STATE: json.dumps(state),
-                TRAINER_STATE: json.dumps(dataclasses.asdict(self.state)),
-                CONFIG: self.settings.to_yaml(),
-            },
-        )
-
-    def continue_from(self, loaded: Loaded, scratch: Path) -> str:
-        """Have `train` start where ``loaded`` ends; returns what to give it as ``resume_from_checkpoint``.
-
-        Trainer reads its state from a folder, which is given the bytes that were verified.
-        """
-        self.loaded = loaded
-        self.recovery.restore(loaded.state["recovery"])
-        (scratch / TRAINER_STATE).write_text(loaded.trainer_state, encoding="utf-8")
-        return str(scratch)
-
-    def take_over(self, folder: str | None) -> None:
-        """Stand where `continue_from` said without another step."""
-        assert self.loaded is not None
-        assert folder is not None
-        self._load_from_checkpoint(folder)
-        self.state = TrainerState.load_from_json(str(Path(folder) / TRAINER_STATE))
-
-    def _names(self) -> dict[int, str]:
-        return {id(parameter): name for name, parameter in self.so8t_model.trainable().items()}
-
-    # Trainer's hooks for loading. They are given a path and read what was verified instead.
-
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
-    ) -> None:
-        assert self.loaded is not None
-        restore_weights(self.loaded, self.so8t_model.trainable(), self.so8t_model.so8t.alpha)
-        self.so8t_model.so8t.eval()
-        self.so8t_model.so8t.train()
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self.loaded is None:
-            return
-        assert self.optimizer is not None
-        assert self.lr_scheduler is not None
-        state = self.loaded.state
-        restore_optimizer(plain(self.optimizer), self._names(), self.loaded.optimizer, state["optimizer"])
-        self.lr_scheduler.load_state_dict(dict(state["scheduler"]))
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        scaler = getattr(self.accelerator, "scaler", None)
-        if self.loaded is not None and scaler is not None and self.loaded.state["scaler"] is not None:
-            scaler.load_state_dict(self.loaded.state["scaler"])
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if self.loaded is not None:
-            restore_rng(self.loaded)
 
 
 def _batches(config: Config, lengths: list[int]) -> EpochBatches | PackedBatches:
@@ -404,7 +315,9 @@ def _batches(config: Config, lengths: list[int]) -> EpochBatches | PackedBatches
     return EpochBatches(lengths, training.batch_size, training.seed, training.length_grouping)
 
 
-def _recorded(model: SO8TModel, config: Config, pad_token_id: int) -> RecordedPasses | None:
+def _recorded(
+    model: SO8TModel, config: Config, pad_token_id: int, batches: EpochBatches | PackedBatches
+) -> RecordedPasses | None:
     """None where passes run as usual; otherwise the model's gradients are put into one buffer."""
     if config.training.recorded_passes == "off":
         return None
@@ -413,9 +326,11 @@ def _recorded(model: SO8TModel, config: Config, pad_token_id: int) -> RecordedPa
     if model.gradients is None:
         log.warning("passes are not recorded: %s", reason or "the gradients are of several kinds")
         return None
+    longest, packed = config.data.max_length, isinstance(batches, PackedBatches)
     return RecordedPasses(
-        model, config.data.max_length, pad_token_id, limit=config.memory.limit_gib * 2**30,
-        always=config.training.recorded_passes == "on",
+        model, longest * config.training.batch_size if packed else longest, pad_token_id,
+        limit=config.memory.limit_gib * 2**30, always=config.training.recorded_passes == "on",
+        most_rows=batches.most_rows if isinstance(batches, PackedBatches) else 0,
     )  # fmt: skip
 
 

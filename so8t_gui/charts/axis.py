@@ -16,6 +16,11 @@ from so8t_gui.models.clock import format_duration
 
 #: Between two numbers beside each other, in pixels.
 GAP = 4.0
+#: Between two durations, in pixels, at least.
+TICK = 70.0
+ROUND_SECONDS = (
+    1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800
+)  # fmt: skip
 
 
 class NumberAxis(pg.AxisItem):  # type: ignore[misc]
@@ -65,6 +70,14 @@ class NumberAxis(pg.AxisItem):  # type: ignore[misc]
             if not any(wide.intersects(other) for other, _flags, _text in self.shown_texts):
                 self.shown_texts.append((rect, flags, text))
         return line, ticks, self.shown_texts
+
+    def tickSpacing(self, minVal: float, maxVal: float, size: float) -> Any:  # noqa: ANN401
+        """pyqtgraph's hook: durations are told in round minutes and hours."""
+        least = (maxVal - minVal) * TICK / max(size, 1.0)
+        found = next((one for one in ROUND_SECONDS if one >= least), None)
+        if not self.durations or found is None or maxVal - minVal < 3 * ROUND_SECONDS[0]:
+            return super().tickSpacing(minVal, maxVal, size)
+        return [(found, 0)]
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         """pyqtgraph's hook."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pyqtgraph as pg
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QFrame, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QStackedLayout, QVBoxLayout, QWidget
 
 from so8t_engine.i18n import _
 from so8t_gui import theme
@@ -24,7 +25,8 @@ class BlockMap(QFrame):
         self.title = plain(title, "title")
         self.reading = plain("", "muted")
         axes = {side: NumberAxis(side) for side in ("left", "bottom")}
-        self.plot = pg.PlotWidget(axisItems=axes, background=None)
+        self.plot = pg.PlotWidget(axisItems=axes, background=theme.current()["surface"])
+        self.plot.setFrameShape(QFrame.Shape.NoFrame)
         self.plot.setAccessibleName(title)
         axes["left"].setLabel(_("block"), color=theme.current()["muted"])
         axes["bottom"].setLabel(_("entry (row × 8 + column)"), color=theme.current()["muted"])
@@ -38,7 +40,14 @@ class BlockMap(QFrame):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 7, 8, 4)
         layout.addWidget(self.title)
-        layout.addWidget(self.plot, 1)
+        # Axes without a picture would say something that is not so.
+        self._empty = plain(_("Open a run folder or a soul file: its rotations stand here."), "notice")
+        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._empty.setWordWrap(True)
+        self._stack = QStackedLayout()
+        layout.addLayout(self._stack, 1)
+        self._stack.addWidget(self._empty)
+        self._stack.addWidget(self.plot)
         layout.addWidget(self.reading)
 
     @staticmethod
@@ -54,6 +63,7 @@ class BlockMap(QFrame):
     def set_blocks(self, blocks_B88: npt.NDArray[np.float64] | None, limit: float) -> None:
         """Show all blocks (B, 8, 8), or nothing."""
         self.reading.setText("")
+        self._stack.setCurrentWidget(self._empty if blocks_B88 is None else self.plot)
         if blocks_B88 is None:
             self._shown = None
             self.image.clear()

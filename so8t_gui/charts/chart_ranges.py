@@ -117,7 +117,9 @@ class ChartRanges(ChartLegend):
         # Scaled far enough that the range moves seldom: each move writes the axis anew.
         room = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
         now_low, now_high = self.plot.box.viewRange()[1]
-        fits = now_low <= low and high <= now_high and (now_high - now_low) <= 1.35 * (high - low)
+        least = 0.015 * (high - low)  # on the very edge a line is half cut off
+        fits = now_low <= low - least and high + least <= now_high
+        fits = fits and (now_high - now_low) <= 1.35 * (high - low)
         if not fits or high == low:
             self.plot.setYRange(low - room, high + room, padding=0)
 

@@ -24,9 +24,12 @@ from so8t_gui.charts.line_chart import MISSING_TEXT, LineChart, Series
 from so8t_gui.charts.matrix_view import MatrixView
 from so8t_gui.models.names import METRICS, SPLITS, shown
 from so8t_gui.models.run_model import EVAL, RunModel
+from so8t_gui.widgets.empty_note import EmptyNote
 
 CLASSES = ("ALLOW", "ESCALATION", "DENY", "REFUSE")
 BASELINE = "baseline_"
+LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 
 def _card(title: str, *widgets: QWidget) -> QFrame:
@@ -72,6 +75,7 @@ class EvaluationPanel(QWidget):
                         "word and character n-grams, and nothing else."
                     )
                 )
+            item.setTextAlignment(RIGHT if column else LEFT)
             self.table.setHorizontalHeaderItem(column, item)
         self.table.verticalHeader().hide()
         self.table.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 8)
@@ -88,8 +92,18 @@ class EvaluationPanel(QWidget):
         self.split.setAccessibleName(_("Rows"))
         self.split.setToolTip(_("Which held-out rows the matrix and the table are about."))
         self.split.currentIndexChanged.connect(self._show_split)
+        self._choice = QWidget()
+        choice = QHBoxLayout(self._choice)
+        choice.setContentsMargins(0, 0, 0, 0)
+        label = QLabel(_("Rows"))
+        label.setBuddy(self.split)
+        choice.addWidget(label)
+        choice.addWidget(self.split)
+        choice.addStretch(1)
+        self._choice.hide()
+        EmptyNote(self.table, _("No evaluation yet"))
         left, right = QVBoxLayout(), QVBoxLayout()
-        right.addWidget(self.split, 0, Qt.AlignmentFlag.AlignRight)
+        right.addWidget(self._choice)
         left.addWidget(self.loss, 1)
         left.addWidget(self.accuracy, 1)
         right.addWidget(
@@ -125,6 +139,7 @@ class EvaluationPanel(QWidget):
             self.split.clear()
             for name in splits:
                 self.split.addItem(shown(name, SPLITS), name)
+            self._choice.setVisible(bool(splits))
         self._model = model
         self._show_split()
 
@@ -175,7 +190,7 @@ class EvaluationPanel(QWidget):
             )
             for column, value in enumerate(values, start=1):
                 item = QTableWidgetItem(_figure(name, value))
-                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                item.setTextAlignment(RIGHT)
                 self.table.setItem(row, column, item)
 
 

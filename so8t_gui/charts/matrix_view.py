@@ -18,6 +18,9 @@ Matrix = npt.NDArray[np.float64]
 NEGATIVE = {"light": "#1f5fae", "dark": "#5aa9f5"}
 POSITIVE = {"light": "#b8501a", "dark": "#f29a52"}
 
+#: Of a cell with a number: its width at most, in heights.
+WIDEST = 2.4
+
 
 def mix(a: QColor, b: QColor, t: float) -> QColor:
     """The colour ``t`` of the way from ``a`` to ``b``."""
@@ -90,14 +93,18 @@ class MatrixView(QWidget):
             self._limit = limit or max(float(np.abs(matrix).max()), 1e-12)
         self.update()
 
-    def _geometry(self, rows: int, columns: int) -> tuple[float, float, float]:
-        """Left, top and side of the cells, with room for names."""
+    def _geometry(self, rows: int, columns: int) -> tuple[float, float, float, float]:
+        """Left, top, width and height of the cells, with room for names and the frame.
+
+        Numbers have cells up to `WIDEST` times as wide as high: the names of columns need the width.
+        """
         metrics = self.fontMetrics()
         left = max((metrics.horizontalAdvance(text) for text in self._labels), default=-8) + 8.0
         top = metrics.height() + 4.0 if self._labels else 0.0
-        side = min((self.width() - left) / columns, (self.height() - top) / rows)
-        spare = self.width() - left - side * columns
-        return left + max(0.0, spare / 2), top, max(side, 1.0)
+        room = self.width() - left - 1
+        high = min(room / columns, (self.height() - top - 1) / rows)
+        wide = max(1.0, min(room / columns, high * WIDEST) if self._numbers else high)
+        return left + max(0.0, (room - wide * columns) / 2), top, wide, max(high, 1.0)
 
     def _colour(self, value: float) -> QColor:
         colours = theme.current()
@@ -114,34 +121,35 @@ class MatrixView(QWidget):
             painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, "—")
             return
         rows, columns = self._matrix.shape
-        left, top, side = self._geometry(rows, columns)
+        left, top, wide, high = self._geometry(rows, columns)
         light, dark = QColor("#ffffff"), QColor("#10151d")
         for i in range(rows):
             for j in range(columns):
-                cell = QRectF(left + j * side, top + i * side, side, side)
+                cell = QRectF(left + j * wide, top + i * high, wide, high)
                 colour = self._colour(float(self._matrix[i, j]))
                 painter.fillRect(cell.adjusted(0.5, 0.5, -0.5, -0.5), colour)
                 if self._numbers:
                     painter.setPen(dark if _luminance(colour) > 0.18 else light)
                     painter.drawText(cell, Qt.AlignmentFlag.AlignCenter, f"{self._matrix[i, j]:g}")
         painter.setPen(colours.colour("line"))
-        painter.drawRect(QRectF(left, top, side * columns, side * rows))
-        self._paint_labels(painter, left, top, side)
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        painter.drawRect(QRectF(left, top, wide * columns, high * rows))
+        self._paint_labels(painter, left, top, wide, high)
 
-    def _paint_labels(self, painter: QPainter, left: float, top: float, side: float) -> None:
+    def _paint_labels(self, painter: QPainter, left: float, top: float, wide: float, high: float) -> None:
         painter.setPen(theme.current().colour("muted"))
         right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         for i, text in enumerate(self._labels):
-            painter.drawText(QRectF(0, top + i * side, left - 6, side), right, text)
-            column = QRectF(left + i * side, 0, side, top)
+            painter.drawText(QRectF(0, top + i * high, left - 6, high), right, text)
+            column = QRectF(left + i * wide, 0, wide, top)
             _draw_narrowed(painter, column, text)
 
     def _cell_at(self, point: QPointF) -> tuple[int, int] | None:
         if self._matrix is None:
             return None
         rows, columns = self._matrix.shape
-        left, top, side = self._geometry(rows, columns)
-        i, j = int((point.y() - top) // side), int((point.x() - left) // side)
+        left, top, wide, high = self._geometry(rows, columns)
+        i, j = int((point.y() - top) // high), int((point.x() - left) // wide)
         return (i, j) if 0 <= i < rows and 0 <= j < columns else None
 
     def event(self, event: QEvent) -> bool:

@@ -186,8 +186,8 @@ def bands_in_words(model: RunModel) -> str:
         "names": ", ".join(_(NAMES[name]) for name, shade in SHADES.items() if name in seen and shade)
     }] if any(SHADES.get(name) for name in seen) else []  # fmt: skip
     for text, kind in (
-        (N_("Green dots: %(count)d checkpoints."), Kind.CHECKPOINT),
-        (N_("Orange dots: memory ran out %(count)d times."), Kind.MEMORY),
+        (N_("Green dotted lines: %(count)d checkpoints."), Kind.CHECKPOINT),
+        (N_("Orange dotted lines: memory ran out %(count)d times."), Kind.MEMORY),
     ):
         if count := model.marks.count(kind):
             parts.append(_(text) % {"count": count})

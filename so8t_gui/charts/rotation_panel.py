@@ -87,6 +87,7 @@ class RotationPanel(QFrame):
 
     def _pickers(self) -> QVBoxLayout:
         self.block = QSpinBox()
+        self.block.lineEdit().setTextMargins(6, 0, 0, 0)
         self.block.setRange(0, 0)
         self.block.setAccessibleName(_("Block"))
         self.block.setToolTip(_("Which block of 8 channels to show, counted from 0."))

@@ -141,11 +141,12 @@ class SamplesPanel(QWidget):
         self._column.setContentsMargins(0, 0, 0, 0)
         self._column.setSpacing(8)
         self.nothing = plain(
-            _("This run writes no samples. Set samples.every in the settings, and the model answers fixed "
+            _("There are no samples. Set samples.every in the settings, and the model answers fixed "
               "prompts while it is trained."), "notice",
         )  # fmt: skip
         self.nothing.setWordWrap(True)
-        self._column.addWidget(self.nothing)
+        self.nothing.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._column.addWidget(self.nothing, 1)
         self._column.addStretch(1)
         area = QScrollArea()
         area.setWidgetResizable(True)
@@ -153,14 +154,16 @@ class SamplesPanel(QWidget):
         area.setAccessibleName(_("Samples"))
         area.setWidget(self._list)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        picker = QHBoxLayout()
+        self._picker = QWidget()
+        picker = QHBoxLayout(self._picker)
+        picker.setContentsMargins(0, 0, 0, 0)
         for widget in (self.before, self.slider, self.after, self.step):
             picker.addWidget(widget, 1 if widget is self.slider else 0)
         left, right = QVBoxLayout(), QVBoxLayout()
         left.addWidget(self.loss, 1)
         left.addWidget(self.prompts)
         left.addWidget(self.course, 1)
-        right.addLayout(picker)
+        right.addWidget(self._picker)
         right.addWidget(area, 1)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 8, 0, 0)
@@ -236,6 +239,9 @@ class SamplesPanel(QWidget):
         self.before.setEnabled(at > 0)
         self.after.setEnabled(at < len(self._steps) - 1)
         self.nothing.setVisible(not shown)
+        # Controls that have nothing to choose from only puzzle.
+        for widget in (self._picker, self.prompts):
+            widget.setVisible(bool(self._steps))
         for line in self._picked:
             line.setVisible(bool(shown))
         while len(self._cards) < len(shown):

@@ -16,6 +16,9 @@ MISSING_TEXT = "—"
 LOW_QUANTILE, HIGH_QUANTILE, REACH = 0.02, 0.98, 1.5
 Values = npt.NDArray[np.float64]
 
+#: Steps, or seconds, that an axis spans which has one place to show.
+ALONE = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -105,11 +108,15 @@ def full_range(values: Values) -> tuple[float, float] | None:
 def grown_span(extent: tuple[float, float], now: Sequence[float]) -> tuple[float, float]:
     """A span that holds ``extent`` with room ahead; the present one while it still fits.
 
-    The room makes the axis move seldom while a run goes on: each move writes its numbers anew.
+    A single place gets a span of `ALONE`. The room makes the axis move seldom while a run goes on: each
+    move writes its numbers anew.
     """
     low, high = extent
-    width = max(high - low, 1e-9)
+    if high == low:
+        high = low + ALONE
+    width = high - low
     left, right = float(now[0]), float(now[1])
-    if left <= low and high <= right and right - left <= 1.12 * width and low - left <= 0.05 * width:
+    held = left <= low and high <= right and low - left <= 0.05 * width
+    if held and width <= right - left <= 1.12 * width:
         return left, right
     return low - 0.01 * width, high + 0.05 * width

@@ -172,8 +172,9 @@ class BudgetCard(QFrame):
         buttons.addWidget(self.others)
         buttons.addWidget(self.undo)
         buttons.addStretch(1)
-        buttons.addWidget(self.measure)
         column.addLayout(buttons)
+        # On a line of its own: beside the others it is wider than the column, which then is cut off.
+        column.addWidget(self.measure, 0, Qt.AlignmentFlag.AlignRight)
         self._legend = QWidget()
         grid = QGridLayout(self._legend)
         grid.setContentsMargins(0, 2, 0, 0)
@@ -210,7 +211,9 @@ class BudgetCard(QFrame):
         self.sentence.setText("\n".join((estimate.sentence, *chosen)))
         self.reason.setText(estimate.reason)
         for label, (_title, names) in zip(self._sizes, SEGMENTS, strict=True):
-            label.setText(f"{gib(sum(estimate.terms.get(name, 0) for name in names))} GiB")
+            size = sum(estimate.terms.get(name, 0) for name in names)
+            # Little is not nothing.
+            label.setText("< 0.01 GiB" if 0 < size < 0.005 * 2**30 else f"{gib(size)} GiB")
         self._refresh()
 
     def show_undo(self, possible: bool) -> None:

@@ -39,7 +39,7 @@ def _label(text: str, name: str = "") -> QLabel:
 def shortcuts() -> list[tuple[str, str]]:
     """Keys and what they do, translated."""
     return [
-        ("Ctrl+1 … Ctrl+9", _("Go to a page")),
+        ("Ctrl+1 … Ctrl+8", _("Go to a page")),
         ("Ctrl+Shift+P", _("Find any command, page or setting")),
         ("F1", _("This list of keys")),
         ("Ctrl+Return", _("Start a run")),

@@ -96,6 +96,7 @@ class ChatPage(QWidget):
             [Series("shift", _("shift of the hidden state"), s[0]), Series("kl", "KL", s[1])]
         )
         self.effect.set_x("token", _("token"))
+        self.effect.set_empty_text(_("Drawn with the tuned model's answer."))
         columns.addWidget(self.heads, 2, 0)
         columns.addWidget(self.effect, 2, 1)
         for view in (self.base, self.tuned):
@@ -148,7 +149,7 @@ class ChatPage(QWidget):
         self.export_button.clicked.connect(self._export_dialog)
         grid = QGridLayout()
         grid.addWidget(self.kept, 0, 0, 2, 1)
-        grid.addWidget(self.send, 0, 1)
+        grid.addWidget(self.send, 0, 1, 1, 2)
         grid.addWidget(self.stop, 1, 1)
         grid.addWidget(self.export_button, 1, 2)
         row = QHBoxLayout()

@@ -130,7 +130,6 @@ class InspectPage(QWidget):
         self.travel = LineChart(_("Drift of M from the start, and the commutator"))
         for chart, label in ((self.commutator, _("commutator")), (self.angles, _("angle / π"))):
             chart.set_x("value", label)
-            chart.set_series([Series("first", _("this run"), s[0]), Series("second", _("the other"), s[1])])
         self.travel.set_series(
             [
                 Series("drift_mean", _("mean"), s[0]),
@@ -253,6 +252,10 @@ class InspectPage(QWidget):
 
     def _draw(self) -> None:
         self.drop_button.setEnabled(self.second is not None)
+        s = theme.current().series
+        mine, theirs = Series("first", _("this run"), s[0]), Series("second", _("the other"), s[1])
+        for chart in (self.commutator, self.angles):
+            chart.set_series([mine] if self.second is None else [mine, theirs])
         self.compare_button.setEnabled(self.first is not None)
         for label, one in ((self.name, self.first), (self.other_name, self.second)):
             label.setText(MISSING_TEXT if one is None else one.path.name)

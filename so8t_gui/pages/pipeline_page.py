@@ -43,6 +43,7 @@ class PipelinePage(QWidget):
         self.log = QPlainTextEdit()
         self.log.setReadOnly(True)
         self.log.setAccessibleName(_("Messages of the step"))
+        self.log.setPlaceholderText(_("This step has said nothing yet."))
         self.review = ReviewPanel()
         self.review.failed.connect(self._review_failed)
         self.report = ReportView()

@@ -78,8 +78,7 @@ class RunList(QWidget):
         below.addWidget(self.notes, 2)
         below.addWidget(self.queue, 3)
         # What is below grows with its contents only; the list of runs takes the rest.
-        for card in (self.notes, self.queue):
-            card.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.queue.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         layout.addLayout(below)
         self._on_selected()
 

@@ -41,6 +41,8 @@ class ChatOptions(QWidget):
         self.length.setRange(1, 4096)
         self.length.setValue(96)
         self.length.setAccessibleName(_("Longest answer"))
+        for box in (self.temperature, self.length):
+            box.lineEdit().setTextMargins(6, 0, 0, 0)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         for widget in (self.compare, self.adapter, self.own_g):

@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 
 from so8t_engine.i18n import N_, _
 from so8t_engine.plain_text import visible
+from so8t_gui.widgets.empty_note import EmptyNote
 
 #: What steps call their figures, in words.
 NAMES: dict[str, str] = {
@@ -47,6 +48,7 @@ class FactsTree(QTreeWidget):
         self.setAccessibleName(_("Output of the step"))
         self.setAlternatingRowColors(True)
         self.header().setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
+        EmptyNote(self, _("This step has put nothing out yet."))
         self._shown: Any = None
 
     def show_facts(self, facts: Mapping[str, Any]) -> None:

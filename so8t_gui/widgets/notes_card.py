@@ -29,7 +29,7 @@ class NotesCard(QFrame):
         self.note.setAccessibleName(_("Note"))
         self.note.setTabChangesFocus(True)
         self.note.setPlaceholderText(_("What is this run for? What came out?"))
-        self.note.setMaximumHeight(self.fontMetrics().lineSpacing() * 4 + 16)
+        self.note.setMaximumHeight(self.fontMetrics().lineSpacing() * 4 + 20)
         self.note.installEventFilter(self)
         column = QVBoxLayout(self)
         column.setContentsMargins(12, 8, 12, 10)
@@ -38,6 +38,7 @@ class NotesCard(QFrame):
             label.setBuddy(field)
             column.addWidget(label)
             column.addWidget(field)
+        column.addStretch(1)
         self.show_run(None)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from PySide6.QtCore import QEvent, QObject, Qt
-from PySide6.QtGui import QAction, QKeyEvent, QKeySequence
+from PySide6.QtCore import QEvent, QModelIndex, QObject, QPersistentModelIndex, QRect, Qt
+from PySide6.QtGui import QAction, QKeyEvent, QKeySequence, QPainter
 from PySide6.QtWidgets import (
     QDialog,
     QLineEdit,
@@ -14,11 +14,14 @@ from PySide6.QtWidgets import (
     QListWidgetItem,
     QMenu,
     QMenuBar,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
     QVBoxLayout,
     QWidget,
 )
 
 from so8t_engine.i18n import _
+from so8t_gui import theme
 
 MAX_SHOWN = 60
 
@@ -70,6 +73,19 @@ def shown_keys(keys: QKeySequence) -> str:
     return keys.toString(QKeySequence.SequenceFormat.NativeText)
 
 
+class _Keys(QStyledItemDelegate):
+    """The keys of an entry at the right of its row."""
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        super().paint(painter, option, index)
+        entry: Entry = index.data(Qt.ItemDataRole.UserRole)
+        place: QRect = option.rect.adjusted(0, 0, -10, 0)
+        painter.setPen(theme.current().colour("muted"))
+        painter.drawText(place, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, entry.keys)
+
+
 class CommandPalette(QDialog):
     """A field and a list; Enter does what is marked, Up and Down move the mark, Esc leaves."""
 
@@ -86,6 +102,7 @@ class CommandPalette(QDialog):
         self.field.installEventFilter(self)
         self.list = QListWidget()
         self.list.setAccessibleName(_("Commands"))
+        self.list.setItemDelegate(_Keys(self.list))
         self.list.itemActivated.connect(lambda _item: self.run_marked())
         layout = QVBoxLayout(self)
         layout.addWidget(self.field)
@@ -96,8 +113,9 @@ class CommandPalette(QDialog):
         words = self.field.text().lower().split()
         self.list.clear()
         for entry in [entry for entry in self._entries if entry.matches(words)][:MAX_SHOWN]:
-            item = QListWidgetItem(f"{entry.title}    {entry.keys}".rstrip())
+            item = QListWidgetItem(entry.title)
             item.setData(Qt.ItemDataRole.UserRole, entry)
+            item.setData(Qt.ItemDataRole.AccessibleTextRole, f"{entry.title} {entry.keys}".rstrip())
             self.list.addItem(item)
         self.list.setCurrentRow(0)
 

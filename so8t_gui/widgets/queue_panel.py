@@ -22,6 +22,7 @@ from so8t_engine.i18n import _
 from so8t_engine.plain_text import visible
 from so8t_gui.plain import plain_tooltip
 from so8t_gui.queue_controller import QueueController
+from so8t_gui.widgets.empty_note import EmptyNote
 
 
 class _Waiting(QListWidget):
@@ -57,7 +58,6 @@ class QueuePanel(QFrame):
         self.hint.setObjectName("muted")
         self.hint.setTextFormat(Qt.TextFormat.PlainText)
         self.list = _Waiting()
-        self.list.setObjectName("queue")
         self.list.setAccessibleName(_("Runs that wait"))
         self.list.setDragDropMode(QAbstractItemView.DragDropMode.InternalMove)
         self.list.setDefaultDropAction(Qt.DropAction.MoveAction)
@@ -65,6 +65,7 @@ class QueuePanel(QFrame):
         self.list.setToolTip(_("Drag a run, or press Alt+Up and Alt+Down, to change the order."))
         self.list.currentRowChanged.connect(lambda _row: self._refresh_buttons())
         self.list.itemActivated.connect(lambda _item: self._edit())
+        EmptyNote(self.list, _("Runs that wait stand here; they start one after the other."))
         self.list.model().rowsMoved.connect(self._dragged)
         self.add = self._button(
             _("Add the setti&ngs"), _("Appends a run with the settings as they stand."), self.add_asked.emit

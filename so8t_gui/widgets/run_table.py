@@ -17,6 +17,10 @@ from so8t_gui.plain import plain_tooltip
 MISSING_TEXT = "—"
 Index = QModelIndex | QPersistentModelIndex
 ROOT = QModelIndex()
+#: Columns of figures; they and their titles stand to the right.
+FIGURES = {2, 3}
+LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 
 
 def state_text(run: RunSummary) -> str:
@@ -64,6 +68,8 @@ class RunTable(QAbstractTableModel):
     ) -> object:
         if orientation is Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
             return [_("Run"), _("State"), _("Steps"), _("Last loss"), _("Tags"), _("Started")][section]
+        if orientation is Qt.Orientation.Horizontal and role == Qt.ItemDataRole.TextAlignmentRole:
+            return RIGHT if section in FIGURES else LEFT
         return None
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> object:
@@ -74,8 +80,8 @@ class RunTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.ToolTipRole and column in {0, 4}:
             # A tooltip takes markup when it looks like some; what a person wrote is shown as it is.
             return plain_tooltip(f"{run.summary.path}\n{run.notes.note}".strip())
-        if role == Qt.ItemDataRole.TextAlignmentRole and column in {2, 3}:
-            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        if role == Qt.ItemDataRole.TextAlignmentRole and column in FIGURES:
+            return RIGHT
         if role == Qt.ItemDataRole.ForegroundRole:
             summary = run.summary
             bad = summary.lost or summary.state == "failed"

@@ -31,6 +31,7 @@ from so8t_gui.charts.overview import OverviewBoard
 from so8t_gui.models.names import FACTS, fact_value, shown
 from so8t_gui.models.run_model import RunModel
 from so8t_gui.preferences import Preferences
+from so8t_gui.widgets.empty_note import EmptyNote
 from so8t_gui.widgets.log_pane import LogPane
 
 # Each is imported when its tab is first looked at.
@@ -74,6 +75,10 @@ class RunView(QWidget):
         self.facts.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.facts.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
         self.facts.horizontalHeader().setStretchLastSection(True)
+        self.facts.horizontalHeader().setDefaultAlignment(
+            Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+        )
+        EmptyNote(self.facts, _("The facts stand here once a run has loaded its model and rows."))
         self._so8t, self._evaluation, self._memory = QWidget(), QWidget(), QWidget()
         self._report = QWidget()
         self._samples, self._thresholds = QWidget(), QWidget()

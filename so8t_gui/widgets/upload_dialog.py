@@ -26,6 +26,7 @@ from so8t_engine.i18n import _
 from so8t_engine.plain_text import visible
 from so8t_gui.command_runner import CommandRunner
 from so8t_gui.forms.check_box import CheckBox
+from so8t_gui.widgets.empty_note import EmptyNote
 
 
 def _label(name: str = "") -> QLabel:
@@ -63,6 +64,12 @@ class UploadDialog(QDialog):
         self.files.setAccessibleName(_("Files"))
         self.files.setHorizontalHeaderLabels([_("File"), _("Bytes")])
         self.files.verticalHeader().hide()
+        self.files.horizontalHeader().setDefaultAlignment(
+            Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+        )
+        EmptyNote(
+            self.files, _("List the files first: what would be uploaded appears here, nothing is sent.")
+        )
         self.files.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.files.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.words = _label("muted")

@@ -37,7 +37,9 @@ from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import Event, StepEvent
 from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.run_directory import RunDirectory
+from so8t_engine.training.saver import CheckpointSaver
 from so8t_engine.training.states import State
+from so8t_engine.training.trainer import SO8TTrainer
 
 #: Steps at the beginning that do not count: kernels are compiled and passes recorded in them.
 WARM = 5
@@ -49,6 +51,8 @@ class Counted:
     def __init__(self, device: str) -> None:
         self._device = device
         self.seconds: dict[str, float] = {}
+        #: Of each single call, in order.
+        self.calls: dict[str, list[float]] = {}
         #: The same when the last step was told; samples and the end come after it.
         self.until_last: dict[str, float] = {}
         self.steps: list[float] = []
@@ -66,7 +70,9 @@ class Counted:
                 return method(*args, **kwargs)
             finally:
                 if len(self.steps) > WARM:
-                    self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+                    took = time.perf_counter() - began
+                    self.seconds[name] = self.seconds.get(name, 0.0) + took
+                    self.calls.setdefault(name, []).append(took)
 
         setattr(owner, name, counted)
 
@@ -122,6 +128,13 @@ def main() -> None:
     counted = Counted(options.device)
     for name in ("step", "boundary", "begin_step"):
         counted.wrap(StepObserver, name)
+    parts = Counted(options.device)  # what a boundary spends its time with; not counted twice
+    parts.steps = counted.steps
+    for owner, name in (
+        (StepObserver, "save"), (SO8TTrainer, "snapshot"), (CheckpointSaver, "wait"),
+        (CheckpointSaver, "start"), (RunControl, "check"), (RunControl, "wait_while_paused"),
+    ):  # fmt: skip
+        parts.wrap(owner, name)
     demo = load_config("demo", [])
     tokenizer = load_tokenizer(demo.model)
     with tempfile.TemporaryDirectory() as folder:
@@ -139,6 +152,10 @@ def main() -> None:
         "steps": len(counted.steps) - 1 - WARM, "step_ms": 1000 * whole / (len(counted.steps) - 1 - WARM),
         "training thread, share": {name: round(s / whole, 5) for name, s in counted.until_last.items()},
         "training thread, together": round(sum(counted.until_last.values()) / whole, 5),
+        "largest calls, ms": {
+            name: [round(1000 * one, 1) for one in sorted(calls[:-1], reverse=True)[:4]]
+            for name, calls in (counted.calls | parts.calls).items()
+        },
         "other threads, processor time": {n: round(s / whole, 5) for n, s in counted.threads().items()},
         "load": os.getloadavg()[0],
     }  # fmt: skip

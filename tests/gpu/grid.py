@@ -34,8 +34,8 @@ from so8t_engine.paths import resources_dir
 RESULTS = Path(__file__).with_name("grid_results.jsonl")
 CAP_GIB = 7.2
 Settings = dict[str, Any]
-#: Keys of a grid entry that are no settings.
-OWN = ("shape", "evaluation")
+#: Keys of a grid entry that are no settings; ``row_tokens``: of each row, where they do not fill the length.
+OWN = ("shape", "evaluation", "row_tokens")
 
 OFF = {"training.gradient_checkpointing": False, "memory.layers": "plain"}
 PLAIN = {"memory.layers": "plain"}
@@ -101,6 +101,15 @@ def grid() -> dict[str, Settings]:
     add("phi35", "nf4", 2048, training__recorded_passes="on")
     add("phi35", "nf4", 2048, model__double_quant=False)
     add("phi35", "nf4", 1024, training__accumulation=1)
+    packed = {"training.packing": True, "row_tokens": 108}
+    for kind, length in (("nf4", 1024), ("nf4", 2048), ("nf4", 4096), ("int8", 2048)):
+        add("phi35", kind, length, packed)
+        add("phi35", kind, length, packed, OFFLOADED, training__recorded_passes="on")
+    add("phi35", "nf4", 2048, packed, row_tokens=32)
+    add("phi35", "nf4", 1024, packed, training__batch_size=4, row_tokens=500)
+    add("phi35", "nf4", 2048, packed, memory__kept_layers=16)
+    for shape in ("llama32_1b", "qwen25_15b"):
+        add(shape, "nf4", 2048, packed)
     for shape, kind, length in itertools.product(
         ("llama32_1b", "qwen25_15b"), ("nf4", "int8"), (512, 2048, 8192)
     ):
@@ -217,7 +226,10 @@ def run(arguments: argparse.Namespace) -> None:
         config = configuration(settings, arguments.cache, device.type)
         evaluation = settings.get("evaluation", True)
         try:
-            found = measure(config, settings["shape"], bases, tokenizer, evaluation=evaluation, cap_gib=cap)
+            found = measure(
+                config, settings["shape"], bases, tokenizer, evaluation=evaluation, cap_gib=cap,
+                row_tokens=settings.get("row_tokens"),
+            )  # fmt: skip
         except Exception:  # noqa: BLE001  (the others are measured all the same)
             sys.stderr.write(f"{name}: {traceback.format_exc(limit=-6)}\n")
             return

@@ -51,18 +51,24 @@ def prepared(
     shape: str,
     evaluation: bool,
     steps: int = 2,
+    row_tokens: int | None = None,
 ) -> Prepared:
-    """What `so8t_engine.training.preparation.prepare` makes, with rows out of nothing."""
+    """What `so8t_engine.training.preparation.prepare` makes, with rows out of nothing.
+
+    Args:
+        row_tokens: of each row for training; None fills the sequence length.
+    """
     training, length = config.training, config.data.max_length
-    vocabulary = SHAPES[shape]["vocab_size"]
-    per_step = training.batch_size * training.accumulation
+    vocabulary, of_row = SHAPES[shape]["vocab_size"], row_tokens or length
+    in_pass = training.batch_size * length // of_row if training.packing else training.batch_size
+    per_step = in_pass * training.accumulation
     held = max(1, max(2048, training.batch_size * length) // length) if evaluation else 0
     return Prepared(
         config=config,
         tokenizer=tokenizer,
         model=model,
         rows=Splits([], [], SplitReport("random", 0, {}, {}, {})),
-        train=full_rows(length, vocabulary, per_step * steps, 1),
+        train=full_rows(of_row, vocabulary, per_step * steps, 1),
         held_out={"validation": full_rows(length, vocabulary, held, 2)},
         collate=Collator(0),
     )
@@ -97,6 +103,7 @@ def measure(
     *,
     evaluation: bool = True,
     cap_gib: float | None = None,
+    row_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Two optimizer steps, an evaluation before and after, a checkpoint and the final folder.
 
@@ -113,7 +120,7 @@ def measure(
         torch.cuda.reset_peak_memory_stats()
         before = {"allocated": torch.cuda.memory_allocated(), "reserved": torch.cuda.memory_reserved()}
     with tempfile.TemporaryDirectory(dir=FAST) as folder, capped(cap_gib if on_card else None):
-        found = _run(config, base, shape, tokenizer, evaluation, Path(folder))
+        found = _run(config, base, shape, tokenizer, evaluation, Path(folder), row_tokens)
     release()
     return {"before": before} | found
 
@@ -125,6 +132,7 @@ def _run(
     tokenizer: Any,  # noqa: ANN401
     evaluation: bool,
     folder: Path,
+    row_tokens: int | None = None,
 ) -> dict[str, Any]:
     run = RunDirectory.create(config, folder / "run")
     peaks = _Peaks(torch.cuda if torch.cuda.is_available() else None)
@@ -145,7 +153,7 @@ def _run(
     try:
         control.move(State.LOADING)
         model = SO8TModel(base, config)
-        made = prepared(config, model, tokenizer, shape, evaluation)
+        made = prepared(config, model, tokenizer, shape, evaluation, row_tokens=row_tokens)
         run_module._train_prepared(run, control, made, None, outcome, folder)
     except run_module.MemoryLimitError as error:
         failed = str(error)

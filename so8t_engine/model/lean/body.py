@@ -22,7 +22,7 @@ from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.mlp import GatedMLP
 from so8t_engine.model.lean.offload import Offload
 from so8t_engine.model.lean.ops import Activation, rms_norm, rms_norm_gradient
-from so8t_engine.model.packed import PackedRows
+from so8t_engine.model.packed import PackedRows, takes_varlen
 from so8t_engine.so8t.placement import Placement
 
 log = logging.getLogger(__name__)
@@ -175,11 +175,26 @@ class LeanBody:
             final_NTH: Tensor = _FinalNorm.apply(hidden_NTH, self.norm)  # type: ignore[no-untyped-call]
             return final_NTH
 
+    def angles_grow(self, length: int, like: Tensor) -> bool:
+        """Whether the same position has other angles in rows of ``length`` tokens than in short ones."""
+        short, long = self.angles_for(2, like), self.angles_for(max(length, 2), like)
+        return not all(torch.allclose(a, b[:, :2], atol=1e-3) for a, b in zip(short, long, strict=True))
+
+    def packed_in_one(self, dtype: torch.dtype) -> bool:
+        """Whether one kernel of the card attends over all rows of a pack, without asking the host."""
+        attention = self.layers[0].attention
+        like = attention.norm.weight_H.new_empty((1, 1, 1, attention.size), dtype=dtype)
+        return takes_varlen(like)
+
     def _rotary(self, hidden_NTH: Tensor, packed: PackedRows | None) -> tuple[Tensor, Tensor]:
         """Cosines and sines, (1 or N, T, R); those of rows that begin at 0 are kept from pass to pass.
 
         Some models ask the card how long the sequence is before they choose their frequencies.
         """
+        if packed is not None and packed.table:
+            table = self.angles_for(packed.table, hidden_NTH)
+            cos_NTR, sin_NTR = (angles_1TR[0][packed.position_ids_NT] for angles_1TR in table)
+            return cos_NTR, sin_NTR
         if packed is not None:
             cos_NTR, sin_NTR = self._decoder.rotary_emb(hidden_NTH, position_ids=packed.position_ids_NT)
             return cos_NTR.contiguous(), sin_NTR.contiguous()

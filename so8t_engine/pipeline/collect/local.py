@@ -93,8 +93,11 @@ def _listed(path: Path) -> list[tuple[Path, str, str]]:
             continue
         name = next((str(record[key]) for key in _PICTURE_FIELDS if record.get(key)), "")
         caption = next((str(record[key]) for key in _CAPTION_FIELDS if record.get(key)), "")
-        target = (path.parent / name).resolve()
-        if name and target.is_relative_to(path.parent.resolve()):
+        try:
+            inside = (path.parent / name).resolve().is_relative_to(path.parent.resolve())
+        except ValueError:  # a NUL or half of a surrogate pair
+            continue
+        if name and inside:
             found.append(
                 (path.parent / name, caption, str(record.get("licence") or record.get("license") or ""))
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,43 @@ def test_overrides_reach_the_field_and_their_errors_name_it() -> None:
         parse_config("", name="x.yaml", overrides=["training.batch_size=0"])
     with pytest.raises(ConfigError, match="name=value"):
         parse_config("", overrides=["training.batch_size"])
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("run 7 #2.jsonl", "run 7 #2.jsonl"),
+        ("#rows", "#rows"),
+        ("&a rows", "&a rows"),
+        ("!rows", "!rows"),
+        (" rows ", "rows"),
+        ("'a #b'", "a #b"),
+        ('"a\\tb"', "a\tb"),
+    ],
+)
+def test_a_text_override_stands_for_itself_to_its_end(given: str, meant: str) -> None:
+    """YAML alone would cut the first at its comment and train on another file."""
+    assert parse_config("", overrides=[f"data.train={given}"]).data.train == meant
+
+
+@pytest.mark.parametrize("raw", ["9" * 5000, "[" * 3000, "{a: " * 500])
+def test_an_override_that_yaml_cannot_take_is_a_config_error(raw: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        parse_config("", overrides=[f"training.batch_size={raw}"])
+
+
+def test_thousands_of_brackets_are_refused_at_once() -> None:
+    """PyYAML takes half a minute for five thousand, and a file may hold a million."""
+    began = time.process_time()
+    with pytest.raises(ConfigError, match=r"x\.yaml:2 is nested too deeply"):
+        parse_config("so8t:\n  pet_weights: " + "[" * 5000, name="x.yaml")
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("override", ["training.lora.r=1", "training..seed=1", "lora.targets=[1]"])
+def test_an_override_is_named_as_the_place_of_its_error(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--set: "):
+        parse_config("", name="x.yaml", overrides=[override])
 
 
 def test_a_missing_file_lists_the_presets(tmp_path: Path) -> None:

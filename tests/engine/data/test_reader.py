@@ -75,6 +75,23 @@ def test_parquet(tmp_path: Path) -> None:
     assert "not a readable Parquet file" in refusal(write(tmp_path / "torn.parquet", damaged)).sentence
 
 
+def test_a_parquet_file_with_times_that_python_has_not_is_read(tmp_path: Path) -> None:
+    """Fields that are not used must not stop the reading of those that are."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    late = pa.array([2**62], pa.timestamp("us"))
+    pq.write_table(pa.table({"text": ["a"], "written": late}), tmp_path / "rows.parquet")
+    assert [row.response for row in read_rows(str(tmp_path / "rows.parquet"))] == ["a"]
+    pq.write_table(pa.table({"text": late}), tmp_path / "late.parquet")
+    assert "not a readable Parquet file" in refusal(str(tmp_path / "late.parquet")).sentence
+
+
+def test_a_parquet_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert "'text' twice" in refusal(str(tmp_path / "rows.parquet")).sentence
+
+
 def test_a_folder_of_texts_is_language_alone(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "one")
     (tmp_path / "deeper").mkdir()
@@ -128,6 +145,9 @@ def test_a_torn_last_line_is_named(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": ' + b"9" * 5_000 + b"}\n", "a number that cannot be read"),
         ("a.jsonl", b'"a string"\n', "line 1: a row is an object"),
         ("a.json", b'[{"text": "a"},', "is not JSON"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "b", "text": "c"}\n', "line 2 names the field 'text' twice"),
+        ("a.jsonl", b'{"messages": [{"role": "user", "role": "system"}]}\n', "line 1 names the field 'role'"),
+        ("a.json", b'[{"task": "DENY", "text": "a", "task": "ALLOW"}]', "names the field 'task' twice"),
         ("a.csv", b"prompt,prompt\na,b\n", "twice"),
         ("a.csv", b"prompt,response\na,b,c\n", "line 2 has 3 fields, the header has 2"),
         ("a.csv", b'prompt,response\n"a,b\n', "is not a table"),

@@ -45,7 +45,7 @@ def test_the_kernels_are_right_when_interpreted() -> None:
 @compiled
 def test_the_check_before_use_finds_the_kernels_right() -> None:
     """Where it fails, the gate runs on PyTorch's own kernels, and nothing but the log tells."""
-    assert fused._agrees(torch.device(DEVICE))
+    assert fused._worst_difference(torch.device(DEVICE)) < fused.TOLERANCE
 
 
 def _theta(blocks: int, scale: float, seed: int = 0) -> Tensor:

@@ -77,6 +77,15 @@ def test_what_was_lost_is_counted_from_the_last_checkpoint(tmp_path: Path) -> No
     )
 
 
+def test_a_checkpoint_that_stepped_aside_is_one(tmp_path: Path) -> None:
+    """On Windows a crash may come between the two renames that replace a checkpoint of the same step."""
+    run = _run(tmp_path / "a", [*_moves(S.LOADING, S.RUNNING), _step(4), _saved(4)], saved=4)
+    (run.checkpoints / "step-00000004").rename(run.checkpoints / ".step-00000004.old")
+    found = interrupted(run.path)
+    assert found is not None
+    assert (found.saved_step, found.continuable) == (4, True)
+
+
 def test_a_run_without_a_checkpoint_says_that_nothing_is_left(tmp_path: Path) -> None:
     found = interrupted(_run(tmp_path / "a", [*_moves(S.LOADING, S.RUNNING), _step(1)]).path)
     assert found is not None
@@ -121,6 +130,7 @@ def test_the_last_state_is_found_in_a_long_file(tmp_path: Path) -> None:
     assert found.saved_step == 1
 
 
+@pytest.mark.usefixtures("warm_starts")
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_run_cut_off_by_power_is_continued_by_one_command(tiny_config: Make, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from so8t_engine.commands.train import train_headless
 from so8t_engine.config import Config
 from so8t_engine.errors import RunError
 from so8t_engine.training.control import RunControl
@@ -55,6 +57,11 @@ def test_a_second_process_is_refused_and_told_who_holds_the_run(
             check_free(run.lock)
         assert {path: path.read_bytes() for path in before} == before
         assert not run.process.exists()
+        # Whoever watches the run knows its trainer by this file: `so8t train --resume` leaves it alone, too.
+        run.process.write_text("{}")
+        with pytest.raises(RunError, match=str(holder.pid)):
+            train_headless(Path(), (), run.path, resume=True, console=Console(quiet=True))
+        assert run.process.read_text() == "{}"
     finally:
         holder.kill()
         holder.wait()

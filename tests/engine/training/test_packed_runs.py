@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from so8t_engine.config import Config
 from so8t_engine.errors import DataError
 from so8t_engine.training.checkpoint import checkpoints
+from so8t_engine.training.checkpoint_state import WEIGHTS
 from so8t_engine.training.events import Event, InfoEvent, StepEvent
 from so8t_engine.training.packing import PackedBatches, pack_lengths
 from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.states import Command
-from so8t_engine.training.trainer import WEIGHTS
 
 Make = Callable[..., Config]
 

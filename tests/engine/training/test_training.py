@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 
 from so8t_engine.config import Config
 from so8t_engine.errors import ModelError
+from so8t_engine.model.so8t_model import LossReport, SO8TModel
 from so8t_engine.so8t.soul_file import load_soul
 from so8t_engine.training.checkpoint import checkpoints, verify_folder
 from so8t_engine.training.checkpoint_state import WEIGHTS
@@ -287,3 +290,29 @@ def test_a_gate_in_a_layer_that_does_not_exist_ends_the_run_before_its_first_ste
     assert "no decoder layer -3" in error.sentence
     assert "0 to 1" in error.mend
     assert _losses(events) == []
+
+
+def test_weights_that_are_no_numbers_are_neither_saved_nor_called_finished(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, passes = SO8TModel.forward, []
+
+    def forward(self: SO8TModel, *given: Any, **named: Any) -> LossReport:  # noqa: ANN401
+        report = real(self, *given, **named)
+        passes.append(1)
+        return replace(report, loss=report.loss * math.inf) if len(passes) == 3 else report
+
+    monkeypatch.setattr(SO8TModel, "forward", forward)
+    config = tiny_config(
+        training={"max_steps": 6, "accumulation": 1}, checkpoints={"every_steps": 1, "keep": 1}
+    )
+    status, events = _run(config, tmp_path / "run")
+    assert status == 1
+    (error,) = [event for event in events if isinstance(event, ErrorEvent)]
+    assert (error.kind, "step 3" in error.sentence) == ("diverged", True)
+    assert isinstance(events[-1], EndEvent)
+    assert (events[-1].status, events[-1].step) == ("failed", 3)
+    (checkpoint,) = checkpoints(tmp_path / "run" / "checkpoints")
+    assert checkpoint.name == "step-00000002"
+    assert all(bool(tensor.isfinite().all()) for tensor in load_file(checkpoint / WEIGHTS).values())
+    assert not (tmp_path / "run" / "final").exists()

@@ -58,6 +58,7 @@ def test_a_folder_with_everything(tmp_path: Path) -> None:
         (folder / "pictures" / f"{name}.png").write_bytes(png)
     (folder / "pictures" / "one.txt").write_text("side caption")
     listed = [{"file_name": "two.png", "text": "listed"}, {"file_name": "../../etc/passwd", "text": "no"}]
+    listed += [{"file_name": "a\0.png", "text": "NUL"}, {"file_name": "\ud800.png", "text": "half a pair"}]
     (folder / "pictures" / "metadata.jsonl").write_text("\n".join(map(json.dumps, listed)))
     pipeline, _events, status = run(tmp_path, [{"name": "mine", "location": str(folder), "licence": "own"}])
     assert status == 0
