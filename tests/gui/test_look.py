@@ -12,15 +12,16 @@ from PySide6.QtWidgets import (
     QComboBox,
     QLabel,
     QListWidget,
+    QScrollArea,
     QTableWidget,
     QTreeWidget,
     QWidget,
 )
 from pytestqt.qtbot import QtBot
-from recorded_runs import START, step
+from recorded_runs import START, recorded_run, step
 from walk import settle
 
-from so8t_engine.config import preset_paths
+from so8t_engine.config import Config, preset_paths
 from so8t_engine.i18n import set_language
 from so8t_gui.charts.axis import NumberAxis
 from so8t_gui.charts.line_chart import LineChart, Series
@@ -171,6 +172,29 @@ def test_what_is_no_run_is_told_where_it_is_seen(window: MainWindow, tmp_path: P
     window.show_page("about")
     assert not window.open_run(tmp_path)
     assert window.run_page.message.isVisible()
+
+
+@pytest.mark.parametrize("tab", [0, 1, 2, 4, 6, 7])
+def test_instruments_scroll_where_the_window_is_low(
+    window: MainWindow, qtbot: QtBot, tmp_path: Path, demo_config: Config, tab: int
+) -> None:
+    """With the least window that there is, and a message above: no instrument lies on another."""
+    run = recorded_run(demo_config, tmp_path / "run", 40)
+    model = RunModel()
+    model.digest(run.read_events())
+    page = window.run_page
+    window.resize(window.minimumSize())
+    page.message.show_message("good", "α is there.")
+    page.view.bind(model, run.path)
+    window.show_page("run")
+    page.view.tabs.setCurrentIndex(tab)
+    page.view.restore(page.view.view_state())
+    settle()
+    area = page.view.tabs.widget(tab)
+    assert isinstance(area, QScrollArea)
+    inside = area.widget()
+    assert inside.height() >= inside.minimumSizeHint().height()
+    assert inside.width() >= inside.minimumSizeHint().width()
 
 
 def test_samples_have_no_picker_before_there_are_any(window: MainWindow, qtbot: QtBot) -> None:
