@@ -10,8 +10,26 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+
+class PatientConsole(Console):
+    """Goes quiet where nobody can see it any more: the terminal or the program behind the pipe is gone.
+
+    What takes hours must not end for that.
+    """
+
+    def print(self, *objects: Any, **how: Any) -> None:  # noqa: ANN401
+        try:
+            super().print(*objects, **how)
+        except OSError:
+            self.quiet = True
+
+    def on_broken_pipe(self) -> None:
+        """rich would end the program, and close standard output with it."""
+        self.quiet = True
+
+
 #: Everything that is not the result goes here.
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+errors = PatientConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML file, or the name of a preset such as demo")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="a.b=value; may be repeated")]

@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 
 def _plain_estimate(arguments: list[str]) -> tuple[Path, list[str], bool] | None:
@@ -37,6 +38,13 @@ def _plain_estimate(arguments: list[str]) -> tuple[Path, list[str], bool] | None
     return None if config is None else (config, overrides, as_json)
 
 
+def _without_plugins() -> None:
+    """Spare pydantic its search for plugins, which imports importlib.metadata and email."""
+    none = ModuleType("pydantic.plugin._loader")
+    none.__dict__["get_plugins"] = tuple
+    sys.modules.setdefault(none.__name__, none)
+
+
 def main() -> None:
     """Console entry point."""
     wanted = _plain_estimate(sys.argv[1:])
@@ -45,6 +53,7 @@ def main() -> None:
         # for pydantic plugins in every installed package, and taking the interpreter apart.
         gc.disable()
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+        _without_plugins()
         from so8t_engine import i18n
         from so8t_engine.commands.budget import estimate_report
         from so8t_engine.errors import SO8TError
@@ -64,9 +73,12 @@ def main() -> None:
             sys.stdout.flush()
             os._exit(0)
         gc.enable()
-    from so8t_engine.cli import main as whole
+    try:
+        from so8t_engine.cli import main as whole
 
-    whole()
+        whole()
+    except KeyboardInterrupt:  # while the command line was being imported: nothing has begun
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ _PASSING = {errno.EIO, errno.EACCES, errno.EPERM, errno.EBUSY, errno.EAGAIN, err
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def write_all(handle: int, data: bytes | memoryview) -> None:
+def write_all(handle: int, data: bytes | bytearray | memoryview) -> None:
     """Write all of ``data``, however little the system takes at a time. Raises `OSError`."""
     rest = memoryview(data)
     while rest:

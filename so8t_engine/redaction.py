@@ -31,23 +31,21 @@ _KNOWN = (
     r"\beyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]+",
 )
 _TOKEN = re.compile("|".join(_KNOWN))
-_SAID = re.compile(
-    r"(?P<lead>\b(?:authorization\s*[:=]\s*(?:bearer|basic|token)\s+|bearer\s+"
+#: These three are compiled by their first use: many a process never has one.
+_SAID = (
+    r"(?i)(?P<lead>\b(?:authorization\s*[:=]\s*(?:bearer|basic|token)\s+|bearer\s+"
     r"|[\w\-]*(?:token|secret|password|passwd|api[_-]?key)[\"']?\s*[:=]\s*[\"']?))"
-    r"(?P<value>[A-Za-z0-9_\-.~+/=]{12,})",
-    re.IGNORECASE,
+    r"(?P<value>[A-Za-z0-9_\-.~+/=]{12,})"
 )
 _ADDRESS = re.compile(r"(?P<lead>\b[a-z][a-z0-9+.\-]*://)(?P<value>[^/\s:@\"']+:[^/\s@\"']+)@", re.IGNORECASE)
-_SIGNATURE = re.compile(
-    r"(?P<lead>[?&](?:X-Amz-Signature|X-Amz-Credential|Signature|sig|token|access_token)=)"
-    r"(?P<value>[^&\s\"']{8,})",
-    re.IGNORECASE,
+_SIGNATURE = (
+    r"(?i)(?P<lead>[?&](?:X-Amz-Signature|X-Amz-Credential|Signature|sig|token|access_token)=)"
+    r"(?P<value>[^&\s\"']{8,})"
 )
 #: One cheap look that says whether the others can match at all.
-_HINT = re.compile(
-    r"hf_|api_org_|sk-|gh[pousr]_|github_pat_|glpat-|pypi-|xox|AKIA|eyJ|bearer|authorization|token|secret"
-    r"|passw|api[_-]?key|://|[?&]sig|signature",
-    re.IGNORECASE,
+_HINT = (
+    r"(?i)hf_|api_org_|sk-|gh[pousr]_|github_pat_|glpat-|pypi-|xox|AKIA|eyJ|bearer|authorization|token|secret"
+    r"|passw|api[_-]?key|://|[?&]sig|signature"
 )
 
 
@@ -73,12 +71,12 @@ def redact(text: str) -> str:
     for secret in _environment_secrets():
         if secret in text:
             text = text.replace(secret, REMOVED)
-    if not _HINT.search(text):
+    if not re.search(_HINT, text):
         return text
     text = _TOKEN.sub(REMOVED, text)
     text = _ADDRESS.sub(lambda match: f"{match['lead']}{REMOVED}@", text)
-    text = _SIGNATURE.sub(lambda match: match["lead"] + REMOVED, text)
-    return _SAID.sub(_said, text)
+    text = re.sub(_SIGNATURE, lambda match: match["lead"] + REMOVED, text)
+    return re.sub(_SAID, _said, text)
 
 
 def looks_secret(text: str) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import warm
 
 # The tensors of tests are small: a second thread costs more than it brings, and two OpenMP runtimes
 # (PyTorch's and bitsandbytes') would compete for the cores.
@@ -29,9 +32,20 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+#: Half a minute and more.
+LONGEST = ("test_xvfb", "test_load", "test_cycles")
+
+
+@pytest.fixture
+def warm_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainers and commands that the test starts need not import torch again: see `tests.warm`."""
+    if hasattr(os, "fork"):
+        monkeypatch.setattr(subprocess, "Popen", warm.Popen)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test first: at the end one of two processes would wait for the other."""
-    items.sort(key=lambda item: "test_xvfb" not in item.nodeid)
+    """The longest tests first: at the end one of two processes would wait for the other."""
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from so8t_engine.cli_options import errors
 from so8t_engine.commands.chat_cli import chat
 
 RunArgument = Annotated[Path, typer.Argument(help="a finished run's folder")]
 LogArgument = Annotated[Path, typer.Argument(help="audit.sqlite, or the run folder that holds it")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
-_errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def _out(text: str, result: dict[str, Any], as_json: bool) -> None:
@@ -45,7 +44,7 @@ def serve(
     """Answer /think and OpenAI's chat API over HTTP; Ctrl+C ends it."""
     from so8t_engine.commands.serve import serve_run
 
-    serve_run(run, host, port, set_ or [], device, _errors)
+    serve_run(run, host, port, set_ or [], device, errors)
 
 
 def audit_verify(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -88,7 +89,8 @@ def _lead(
         on_result({"run": run.id, "path": str(run.path), **seen.result()})
 
     def leave(status: int) -> NoReturn:
-        tell()
+        with contextlib.suppress(OSError):  # nobody reads the result any more
+            tell()
         os._exit(status)
 
     try:
@@ -173,7 +175,7 @@ class _Summary:
         end = self._end
         found: dict[str, Any] = {
             "status": end.status if end else None,
-            "step": self._last.step if self._last else 0,
+            "step": self._last.step if self._last else end.step if end else 0,
             "of": self._last.of if self._last else None,
             "seconds": end.seconds if end else None,
             "train_loss": {

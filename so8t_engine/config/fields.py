@@ -16,8 +16,10 @@ class Section(BaseModel):
     """A group of settings. Unknown keys are errors; values are immutable."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, protected_namespaces=()
-    )
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, protected_namespaces=(),
+        # A section is part of `Config`: most processes never validate one on its own.
+        defer_build=True,
+    )  # fmt: skip
 
 
 def setting(

@@ -15,7 +15,7 @@ from so8t_engine.i18n import N_, _
 from so8t_engine.memory.geometry import ModelGeometry, model_geometry
 from so8t_engine.memory.lean_terms import runs_lean
 from so8t_engine.memory.machine import Machine, free_system_memory, this_machine
-from so8t_engine.memory.measured import ProbeResult, find, memory_digest
+from so8t_engine.memory.measured import ProbeResult, find_for
 from so8t_engine.memory.needed import Needed, needed
 from so8t_engine.memory.nvml import card_total
 from so8t_engine.memory.spare import Spare, choose_spare, with_kept
@@ -299,7 +299,7 @@ def estimate(config: Config, machine: Machine | None = None, beside: int | None 
     where = machine or this_machine(cpu)
     compute = compute_bytes(config, cpu=cpu)
     budget = _budget(config, where, cpu, beside)
-    measured = find(memory_digest(config, geometry, "cpu" if cpu else where.card))
+    measured = find_for(config, geometry, "cpu" if cpu else where.card)
     spare: Spare | None = None
     if config.memory.use_spare:
         spare = choose_spare(config, geometry, where, cpu=cpu, compute=compute, budget=budget)

@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +76,9 @@ class ProbeResult:
 
 @cache
 def _versions() -> str:
+    # Reading packages' metadata takes a tenth of an estimate and is needed only where something was measured.
+    from importlib.metadata import PackageNotFoundError, version
+
     found = []
     for package in ("torch", "bitsandbytes", "transformers", "peft"):
         try:
@@ -102,8 +104,12 @@ def memory_digest(config: Config, geometry: ModelGeometry, device: str) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def _folder() -> Path:
+    return user_cache_path("so8t") / "probes"
+
+
 def _file(digest: str) -> Path:
-    return user_cache_path("so8t") / "probes" / f"{digest}.json"
+    return _folder() / f"{digest}.json"
 
 
 def store(digest: str, result: ProbeResult) -> Path:
@@ -112,6 +118,13 @@ def store(digest: str, result: ProbeResult) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(asdict(result), indent=1))
     return file
+
+
+def find_for(config: Config, geometry: ModelGeometry, device: str) -> ProbeResult | None:
+    """What was measured for this run; see `find`."""
+    if not any(_folder().glob("*.json")):
+        return None
+    return find(memory_digest(config, geometry, device))
 
 
 def find(digest: str) -> ProbeResult | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -147,31 +148,43 @@ class _FlashRows(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        sizes = [end - begin for begin, end in pairwise(ends)]
+        rows = zip(*(torch.split(one, sizes, 2) for one in (query, key, value)), strict=True)
+        found = [attention(q, k, v, 0.0, True, scale=scale) for q, k, v in rows]
         out_1ThD = query.new_empty((1, query.shape[2], query.shape[1], query.shape[3]))
-        out_1hTD, sums = out_1ThD.transpose(1, 2), []
-        for begin, end in pairwise(ends):
-            q, k, v = (one[:, :, begin:end] for one in (query, key, value))
-            out_1ThD[:, begin:end], sum_1hn = _in_rows(attention(q, k, v, 0.0, True, scale=scale))
-            sums.append(sum_1hn)
-        ctx.save_for_backward(query, key, value, out_1hTD, *sums)
-        ctx.ends, ctx.scale = ends, scale
+        torch.cat([row_1hnD.transpose(1, 2) for row_1hnD, _sum in found], 1, out=out_1ThD)
+        out_1hTD = out_1ThD.transpose(1, 2)
+        ctx.save_for_backward(query, key, value, out_1hTD, *(sum_1hn for _row, sum_1hn in found))
+        ctx.sizes, ctx.scale = sizes, scale
         return out_1hTD
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         query, key, value, out, *sums = ctx.saved_tensors
         gradient = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-        parts = [one.new_empty((1, one.shape[2], one.shape[1], one.shape[3])) for one in (query, key, value)]
-        for (begin, end), sum_1hn in zip(pairwise(ctx.ends), sums, strict=True):
-            g, q, k, v, o = (one[:, :, begin:end] for one in (grads[0], query, key, value, out))
-            found = gradient(g, q, k, v, o, sum_1hn, 0.0, True, scale=ctx.scale)
-            for part_1ThD, grad in zip(parts, found, strict=True):
-                part_1ThD[:, begin:end] = grad.transpose(1, 2)
-        return (*(part.transpose(1, 2) for part in parts), None, None)
+        heads = query.shape[1]
+        # Side by side, as one product with a fused q/k/v weight takes them.
+        whole_1TgD = query.new_empty((1, query.shape[2], 3 * heads, query.shape[3]))
+        cut = (torch.split(one, ctx.sizes, 2) for one in (grads[0], query, key, value, out))
+        for part_1ngD, sum_1hn, row in zip(
+            torch.split(whole_1TgD, ctx.sizes, 1), sums, zip(*cut, strict=True), strict=True
+        ):
+            found = gradient(*row, sum_1hn, 0.0, True, scale=ctx.scale)
+            torch.cat([grad_1hnD.transpose(1, 2) for grad_1hnD in found], 2, out=part_1ngD)
+        return (*(part.transpose(1, 2) for part in torch.split(whole_1TgD, heads, 2)), None, None)
 
 
-def _in_rows(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return found[0].transpose(1, 2), found[1]
+def side_by_side(parts_NhTD: Sequence[Tensor]) -> Tensor | None:
+    """The contiguous tensor (N, T, Σ h·D) whose consecutive units the parts are; None if there is none."""
+    first = parts_NhTD[0]
+    count, _heads, tokens, size = first.shape
+    width = sum(part.shape[1] for part in parts_NhTD) * size
+    start = first.data_ptr()
+    for part in parts_NhTD:
+        if part.stride() != (tokens * width, size, width, 1) or part.data_ptr() != start:
+            return None
+        start += part.shape[1] * size * part.element_size()
+    return first.as_strided((count, tokens, width), (tokens * width, width, 1))
 
 
 def _by_one_kernel(
@@ -269,3 +282,12 @@ def use_packed_attention(causal_lm: Any, longest: int) -> bool:  # noqa: ANN401 
     AttentionMaskInterface.register(NAME, sdpa_mask)
     causal_lm.set_attn_implementation(NAME)
     return True
+
+
+def real_rows(batch: dict[str, Tensor], rows: float | Tensor) -> tuple[Tensor | None, float | Tensor]:
+    """Which places (N,) of a recorded pack hold a row, None for all; and these rows' share of ``rows``."""
+    count = len(batch["task_N"])
+    if ROW_INDEX not in batch:
+        return None, count / rows
+    held = batch[ROW_INDEX].amax() + 1
+    return torch.arange(count, device=held.device) < held, held / rows

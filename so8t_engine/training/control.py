@@ -16,13 +16,14 @@ from collections.abc import Callable
 from typing import Literal, NoReturn
 
 from so8t_engine.errors import RunError
+from so8t_engine.files import write_bytes_atomically
 from so8t_engine.i18n import _
 from so8t_engine.training.events import EndEvent, Event, StateEvent, WarningEvent
 from so8t_engine.training.heartbeat import Pulse, Stall
 from so8t_engine.training.lock import HEARTBEAT_S, RunLock
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import CommandReader, EventWriter, RunDirectory
-from so8t_engine.training.states import ENDED, Command, State, check_command, check_transition
+from so8t_engine.training.states import ACCEPTS, ENDED, Command, State, check_command, check_transition
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class RunControl:
         leave: Callable[[int], NoReturn] | None = None,
         hang_s: float | None = None,
     ) -> None:
+        self._run = run
         self._run_lock = RunLock(run.lock)
         self._writer = EventWriter(run)
         self._on_event = on_event
@@ -84,6 +86,9 @@ class RunControl:
         self.state = State.IDLE
         self._checkpoint_asked = False
         self._commands = CommandReader(run.commands)
+        #: For the case that the folder vanishes; a damaged file is damaged again then.
+        self._config_text = run.config_file.read_bytes() if run.config_file.exists() else b""
+        self._told_unreachable = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="so8t-commands", daemon=True)
         self._thread.start()
@@ -240,27 +245,72 @@ class RunControl:
         next_owner_check = next_beat = 0.0
         while not self._closing.wait(POLL_S):
             try:
-                commands = list(self._commands.read())
-            except OSError as error:
-                log.warning("commands cannot be read: %s", error)
-                commands = []
-            for command in commands:
-                self.try_request(command)
-            now = time.monotonic()
-            if now >= next_beat:
-                next_beat = now + HEARTBEAT_S
-                self._run_lock.beat()
-            if self._owner is not None and now >= next_owner_check:
-                next_owner_check = now + OWNER_CHECK_S
-                if not self._owner.alive():
-                    self._owner = None
-                    reason = _("the program that started the run is gone")
-                    self.try_request(Command.STOP, reason, OWNER_GONE)
-            if self.ending and self._leave is not None:
-                self._leave_now()
-            self.pulse.write(str(self.state))
-            if self.pulse.hangs(self.is_(State.LOADING)) and not self.is_(State.PAUSED):
-                self._tell_hang()
+                next_owner_check, next_beat = self._look(next_owner_check, next_beat)
+            except Exception:  # (a thread's outermost frame: without it the run would be deaf and seem dead)
+                log.exception("commands and heartbeat")
+                self._closing.wait(1.0)
+
+    def _look(self, next_owner_check: float, next_beat: float) -> tuple[float, float]:
+        """Take commands, beat and look after the owner, each when it is due."""
+        try:
+            commands = list(self._commands.read())
+        except OSError as error:
+            log.warning("commands cannot be read: %s", error)
+            commands = []
+        for command in commands:
+            self.try_request(command)
+        now = time.monotonic()
+        if now >= next_beat:
+            next_beat = now + HEARTBEAT_S
+            self._run_lock.beat()
+        if now >= next_owner_check:
+            next_owner_check = now + OWNER_CHECK_S
+            if not self._run.events.exists():
+                self._put_folder_back()
+            if self._owner is not None and not self._owner.alive():
+                self._owner = None
+                reason = _("the program that started the run is gone")
+                self.try_request(Command.STOP, reason, OWNER_GONE)
+        if self.ending and self._leave is not None:
+            self._leave_now()
+        self.pulse.write(str(self.state))
+        if self.pulse.hangs(self.is_(State.LOADING)) and not self.is_(State.PAUSED):
+            self._tell_hang()
+        return next_owner_check, next_beat
+
+    def _put_folder_back(self) -> None:
+        """The run's folder was deleted or moved away, or its disk is gone: what can be done, and say it."""
+        path = {"path": str(self._run.path)}
+        if not self._run.path.parent.is_dir():  # nothing is made where a disk was
+            if not self._told_unreachable:
+                self._told_unreachable = True
+                sentence = _("The run folder %(path)s cannot be reached any more; the run goes on.") % path
+                mend = _("Connect its disk again; until then nothing can be saved.")
+                self.emit(WarningEvent(kind="folder", sentence=sentence, mend=mend))
+            return
+        try:
+            self._writer.put_back()
+            write_bytes_atomically(self._run.config_file, self._config_text)
+            self._run.commands.touch()
+            ProcessMark.current(self._run.id).write(self._run.process)
+            self._run_lock.release()
+            self._run_lock = RunLock(self._run.lock)
+        except (OSError, RunError) as error:
+            log.warning("the run folder cannot be put back: %s", error)
+            return
+        self.emit(
+            WarningEvent(
+                kind="folder",
+                sentence=_(
+                    "The run folder %(path)s was deleted or moved away while the run was going on; it has "
+                    "been made again, with all events."
+                )
+                % path,
+                mend=_("Its checkpoints went with it: the run is saved anew at once."),
+            )
+        )
+        with self._lock:
+            self._checkpoint_asked |= Command.CHECKPOINT in ACCEPTS[self.state]
 
     def _leave_now(self) -> None:
         with self._lock:

@@ -21,10 +21,12 @@ def save_final(
     step: int,
     summary: dict[str, Any],
     heads: HeldOutHeads | None = None,
+    saved_step: int | None = None,
 ) -> Published:
     """Publish ``final/``: ``adapter/`` (peft), ``soul.safetensors``, ``results.json``, ``config.yaml``.
 
-    With ``heads``, what they said of each held-out row is added as ``decisions.json``.
+    With ``heads``, what they said of each held-out row is added as ``decisions.json``. ``saved_step``: of the
+    newest checkpoint that stands.
 
     Raises:
         RunError: it cannot be written; an earlier ``final/`` stays as it was.
@@ -50,10 +52,18 @@ def save_final(
     try:
         return publish_folder(run.path / "final", write)
     except RunError as error:
-        raise RunError(
-            error.sentence,
-            _("The last checkpoint stands: free some disk space and continue the run; no step is repeated."),
-        ) from error
+        if saved_step is None:
+            mend = _("No checkpoint stands either: free some disk space and start the run anew.")
+        elif saved_step < step:
+            mend = _(
+                "The checkpoint of step %(step)d stands: free some disk space and continue the run; the "
+                "steps after it are done again."
+            ) % {"step": saved_step}
+        else:
+            mend = _(
+                "The last checkpoint stands: free some disk space and continue the run; no step is repeated."
+            )
+        raise RunError(error.sentence, mend) from error
 
 
 def _sort_lists(path: Path) -> None:

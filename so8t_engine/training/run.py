@@ -258,7 +258,7 @@ def _train_prepared(
         remember_run(
             config.name, estimated, peaks, fills=fills and not changes, before=outcome.card_used_before
         )
-    save_final(run, prepared, outcome.step, outcome.summary, held_out.heads)
+    save_final(run, prepared, outcome.step, outcome.summary, held_out.heads, observer.saver.saved_step)
 
 
 def _agree(world: World, config: Config, rows_sha256: str, loaded: Loaded | None, device: str) -> None:

@@ -32,6 +32,9 @@ from so8t_engine.training.states import Command
 log = logging.getLogger(__name__)
 
 
+_READ_AND_WRITE = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+
+
 def _new_id(name: str) -> str:
     slug = re.sub(r"[^\w\-]+", "-", name).strip("-") or "run"
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(2)}"
@@ -161,8 +164,7 @@ class EventWriter:
         self._lock = threading.Lock()
         self._waiting: list[bytes] = []
         self._end, self.seq = self._repair()
-        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        self._handle = os.open(run.events, flags, 0o666)
+        self._handle = os.open(run.events, _READ_AND_WRITE, 0o666)
         self._indexer = EventIndexer(run.events)
 
     def _repair(self) -> tuple[int, int]:
@@ -209,6 +211,30 @@ class EventWriter:
             with contextlib.suppress(OSError):  # a part of a line is cut off by the next writer, too
                 os.ftruncate(self._handle, self._end)
 
+    def put_back(self) -> None:
+        """Make the folder again, which somebody has deleted or moved away, with all events so far.
+
+        The file that is open still holds them. Raises `OSError`.
+        """
+        with self._lock:
+            os.lseek(self._handle, 0, os.SEEK_SET)
+            data = bytearray()
+            while len(data) < self._end and (part := os.read(self._handle, self._end - len(data))):
+                data += part
+            for folder in (self._run.path, self._run.checkpoints, self._run.rotations):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            handle = os.open(self._run.events, _READ_AND_WRITE | os.O_EXCL, 0o666)
+            try:
+                write_all(handle, data)
+                os.fsync(handle)
+            except OSError:
+                os.close(handle)
+                self._run.events.unlink()
+                raise
+            os.close(self._handle)
+            self._handle, self._end = handle, len(data)
+            self._indexer = EventIndexer(self._run.events)
+
     def close(self) -> None:
         """Write what waits, if it can be written now."""
         with self._lock:
@@ -254,7 +280,8 @@ class EventReader:
 
 @dataclass
 class CommandReader:
-    """Reads commands appended since it was made."""
+    """Reads commands appended since it was made. A file that has become shorter is another one: it is read
+    from its beginning."""
 
     path: Path
     offset: int = 0
@@ -265,7 +292,10 @@ class CommandReader:
 
     def read(self) -> Iterator[Command]:
         """Commands since the last call; a malformed line is passed over."""
-        if not self.path.exists() or self.path.stat().st_size <= self.offset:
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if size < self.offset:
+            self.offset, self._rest = 0, b""
+        if size <= self.offset:
             return
         with self.path.open("rb") as file:
             file.seek(self.offset)
@@ -276,5 +306,5 @@ class CommandReader:
             try:
                 record: Any = json.loads(line)
                 yield Command(record["command"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue

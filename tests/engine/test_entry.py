@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from so8t_engine.entry import _plain_estimate
+from so8t_engine import cli
+from so8t_engine.cli_options import PatientConsole
+from so8t_engine.commands.train import _Summary
+from so8t_engine.entry import _plain_estimate, main
+from so8t_engine.training.events import EndEvent
 
 
 def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -67,3 +73,34 @@ def test_words_are_told_apart() -> None:
     )
     for other in (["fit", "a"], ["estimate", "a", "b"], ["estimate", "a", "--set"], ["estimate", "--x", "a"]):
         assert _plain_estimate(other) is None
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    monkeypatch.setattr(sys, "argv", ["so8t", "doctor"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+
+
+def test_a_terminal_that_is_gone_ends_nothing() -> None:
+    """Of a run whose ``tee`` or terminal had ended, rich ended the program."""
+
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise failures.pop()
+
+    failures = [BrokenPipeError(errno.EPIPE, "gone"), OSError(errno.EIO, "gone")]
+    while failures:
+        console = PatientConsole(file=Gone(), markup=False)
+        console.print("1/3  loss 1.0")
+        assert console.quiet
+
+
+def test_a_run_resumed_after_its_last_step_reports_that_step() -> None:
+    seen = _Summary(PatientConsole(quiet=True))
+    seen.take(EndEvent(status="finished", step=7, seconds=1.0))
+    assert seen.result()["step"] == 7

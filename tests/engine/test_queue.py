@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,20 +83,40 @@ def test_the_queue_outlives_damage_and_says_what_cannot_be_used(tmp_path: Path) 
         queue.move("nothing", 0)
 
 
-def _take_all(folder: str) -> list[str]:
-    queue, found = RunQueue(Path(folder)), []
-    while (config := queue.take()) is not None:
-        found.append(config.name)
-    return found
+#: In processes that import the queue alone: this module brings torch along.
+TAKE_ALL = """
+import sys
+from pathlib import Path
+from so8t_engine.history.queue import RunQueue
+queue = RunQueue(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.read()  # until both are
+while (config := queue.take()) is not None:
+    print(config.name)
+"""
 
 
 def test_two_processes_never_take_the_same_run(tmp_path: Path) -> None:
     queue = RunQueue(tmp_path)
     for n in range(6):
         queue.add(named(f"run{n}"))
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        taken = pool.map(_take_all, [str(tmp_path)] * 2, chunksize=1)
-    assert sorted(name for one in taken for name in one) == sorted(f"run{n}" for n in range(6))
+    command = [sys.executable, "-c", TAKE_ALL, str(tmp_path)]
+    both = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.close()
+    taken: list[str] = []
+    for process in both:
+        assert process.stdout is not None
+        taken += process.stdout.read().split()
+        process.stdout.close()
+        assert process.wait(60) == 0
+    assert sorted(taken) == sorted(f"run{n}" for n in range(6))
 
 
 def test_one_process_at_a_time_works_through_a_queue(tmp_path: Path) -> None:
@@ -137,6 +156,7 @@ def so8t(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return so8t_forked("queue", *arguments, cwd=folder, timeout=400, PYTHONPATH=path)
 
 
+@pytest.mark.usefixtures("warm_starts")
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_real_runs_follow_each_other_and_a_failure_holds_the_rest(

@@ -28,7 +28,7 @@ from so8t_engine.so8t.adapter import SO8TAdapter
 from so8t_engine.so8t.rotation import generators_to_matrices
 from so8t_engine.so8t.soul_file import Soul, load_soul, save_soul, soul_of
 from so8t_engine.so8t.soul_pt import export_soul_pt, import_soul_pt
-from tests.engine.command_line import so8t_here
+from tests.engine.command_line import so8t_forked, so8t_here
 
 HIDDEN = 32
 
@@ -358,7 +358,7 @@ class _MakesAFile:
 def test_a_hostile_pickle_is_not_run(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"alpha": _MakesAFile()}, tmp_path / "soul.pt", _use_new_zipfile_serialization=zipped)
     for arguments in (["show", "soul.pt", "--json"], ["import", "soul.pt", "out.safetensors", "--json"]):
-        done = so8t(*arguments, cwd=tmp_path) if zipped else so8t_here("soul", *arguments, cwd=tmp_path)
+        done = (so8t_forked if zipped else so8t_here)("soul", *arguments, cwd=tmp_path)
         assert done.returncode == 1, done.stderr
         assert f"soul.pt cannot be read safely: it asks for {os.name}.open" in done.stderr
         assert "Traceback" not in done.stderr

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
-import subprocess
+import shutil
 import sys
 import threading
 import time
@@ -13,11 +14,13 @@ from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
+import numpy as np
 import pytest
 from person import Person
 from PySide6.QtCore import QCoreApplication, QEvent, QSettings, QThread, QTimer
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from safetensors.numpy import save_file
 
 from so8t_engine.config import Config, load_config
 from so8t_engine.i18n import set_language
@@ -27,20 +30,6 @@ from so8t_gui import garbage, theme
 from so8t_gui.main_window import MainWindow
 from so8t_gui.page_stack import PageStack
 from so8t_gui.preferences import Preferences
-
-MAKE_MODEL = """
-import sys
-import torch
-from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-config = Phi3Config(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-    num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512,
-    pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-    eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False)
-torch.manual_seed(0)
-Phi3ForCausalLM(config).save_pretrained(sys.argv[2])
-tokenizer.save_pretrained(sys.argv[2])
-"""
 
 
 @pytest.fixture(scope="session")
@@ -145,12 +134,35 @@ def demo_config(shipped_demo: Config, tmp_path: Path) -> Config:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made in another process: this one must stay free of torch, as the window's is."""
-    folder = tmp_path_factory.mktemp("tiny-phi3")
-    source = resources_dir() / "base_model"
-    subprocess.run(
-        [sys.executable, "-c", MAKE_MODEL, str(source), str(folder)], check=True, capture_output=True
-    )
+    """A two-layer Phi-3 with random weights, written without torch: this process stays free of it, as the
+    window's does, and another one would take ten seconds to import it."""
+    source, folder = resources_dir() / "base_model", tmp_path_factory.mktemp("tiny-phi3")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(source / name, folder / name)
+    hidden, inner, layers = 32, 64, 2
+    config = json.loads((source / "config.json").read_text("utf-8")) | {
+        "dtype": "float32", "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 512,
+        "original_max_position_embeddings": 512,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    shapes = {
+        "self_attn.qkv_proj": (3 * hidden, hidden), "self_attn.o_proj": (hidden, hidden),
+        "mlp.gate_up_proj": (2 * inner, hidden), "mlp.down_proj": (hidden, inner),
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape: int) -> np.ndarray:
+        return rng.normal(0.0, config["initializer_range"], shape).astype(np.float32)
+
+    outer = ("model.embed_tokens", "lm_head")
+    weights = {f"{name}.weight": drawn(config["vocab_size"], hidden) for name in outer}
+    norms = ["model.norm"]
+    for layer in (f"model.layers.{number}" for number in range(layers)):
+        weights |= {f"{layer}.{name}.weight": drawn(*shape) for name, shape in shapes.items()}
+        norms += [f"{layer}.input_layernorm", f"{layer}.post_attention_layernorm"]
+    weights |= {f"{name}.weight": np.ones(hidden, np.float32) for name in norms}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return folder
 
 

@@ -80,6 +80,7 @@ def _cycle(window: MainWindow, qtbot: QtBot, *, train: bool) -> None:
     assert model.state is State.STOPPED, model.last_error
 
 
+@pytest.mark.usefixtures("warm_starts")
 def test_starting_and_stopping_leaves_nothing_behind(
     qapp: QApplication,
     qtbot: QtBot,

@@ -150,6 +150,7 @@ def test_a_stopped_run_is_continued_from_the_history(window: MainWindow, qtbot: 
     qtbot.waitUntil(lambda: not window.controller.live, timeout=STEP_MS)
 
 
+@pytest.mark.usefixtures("warm_starts")
 @pytest.mark.parametrize("choice", ["Stop and save", "Abort"])
 def test_closing_during_a_run_leaves_no_orphan(window: MainWindow, qtbot: QtBot, choice: str) -> None:
     pid = start(window, qtbot)
@@ -183,6 +184,7 @@ def test_closing_before_the_trainer_has_spoken_leaves_no_orphan(window: MainWind
     assert not psutil.pid_exists(pid)
 
 
+@pytest.mark.usefixtures("warm_starts")
 def test_a_killed_trainer_is_a_failed_run_with_its_cause(window: MainWindow, qtbot: QtBot) -> None:
     start(window, qtbot)
     wait_for_step(window, qtbot, 1)

@@ -64,6 +64,7 @@ def test_train_the_preset(window: MainWindow, person: Person, qtbot: QtBot) -> N
     person.end(5)
 
 
+@pytest.mark.usefixtures("warm_starts")
 def test_stop_save_and_resume(window: MainWindow, person: Person, qtbot: QtBot) -> None:
     person.click(window.run_page.controls.start)
     wait_for_step(window, qtbot, 2)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
+
 
 def missing() -> str:
     """Why there is no X screen to click on; empty where there is one."""
@@ -42,6 +44,8 @@ def test_clicking_on_a_real_screen() -> None:
     """A run steered by clicking, and the everyday tasks; their steps are printed."""
     if reason := missing():
         pytest.skip(reason)
+    # For the tasks that train; test_a_run_is_steered_by_clicking starts a trainer as always.
+    warm.address()
     command = ["xvfb-run", "-a", "-s", "-screen 0 1440x900x24", sys.executable, "-m", "pytest", "-q", "-s"]
     done = subprocess.run(
         [*command, *(str(Path(__file__).parent / target) for target in TARGETS)],

@@ -18,7 +18,7 @@ from torch.nn import functional
 from so8t_engine.model.lean.dropout import Seed, fork
 from so8t_engine.model.lean.linear import LoraLinear, Lows
 from so8t_engine.model.lean.ops import has_room, rms_norm, rms_norm_gradient, rotary
-from so8t_engine.model.packed import PackedRows, attend
+from so8t_engine.model.packed import PackedRows, attend, side_by_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,30 @@ class Attention:
             mixed_NTF, self.output, fork(seed, 8), *self.output.parameters
         )
         return out_NTH
+
+    def turned_back(self, grads_NhTD: tuple[Tensor, ...], cos_NTR: Tensor, sin_NTR: Tensor) -> list[Tensor]:
+        """Gradients of the projections' outputs, (N, T, F) each, from those of turned queries, keys, values.
+
+        Where they lie side by side already, as one projection's output does, they are turned in place.
+        """
+        count, _heads, tokens, _size = grads_NhTD[0].shape
+        widths = [grad.shape[1] * self.size for grad in grads_NhTD]
+        fused = len(self.projections) == 1
+        whole_NTF = side_by_side(grads_NhTD) if fused and has_room(grads_NhTD[0]) else None
+        if whole_NTF is not None:
+            part = whole_NTF[..., : sum(widths[:2])]
+            rotary(part.view(count, tokens, -1, self.size), part, cos_NTR, sin_NTR, transposed=True)
+            return [whole_NTF]
+        grads_NTF = [grads_NhTD[0].new_empty((count, tokens, sum(widths)))]
+        parts = list(torch.split(grads_NTF[0], widths, -1))
+        if not fused:
+            grads_NTF = parts = [grads_NhTD[0].new_empty((count, tokens, width)) for width in widths]
+        for number, (grad, part) in enumerate(zip(grads_NhTD, parts, strict=True)):
+            if number < 2:
+                rotary(grad.transpose(1, 2), part, cos_NTR, sin_NTR, transposed=True)
+            else:
+                part.copy_(grad.transpose(1, 2).flatten(2))
+        return grads_NTF
 
 
 class _Linear(torch.autograd.Function):
@@ -138,7 +162,11 @@ class _Projections(torch.autograd.Function):
         ]
         queries, keys = block.heads * block.size, block.kv_heads * block.size
         parts = torch.split(outs[0], [queries, keys, keys], -1) if len(outs) == 1 else outs
-        for part in parts[:2]:
+        # Queries and keys in one row are turned together; on a card each has its own launch.
+        turned = parts[:2]
+        if len(outs) == 1 and has_room(outs[0]):
+            turned = (outs[0][..., : queries + keys],)
+        for part in turned:
             rotary(part.view(count, tokens, -1, block.size), part, cos_NTR, sin_NTR)
         ctx.save_for_backward(hidden_NTH, cos_NTR, sin_NTR)
         ctx.block, ctx.seed, ctx.lows = block, seed, lows
@@ -155,17 +183,8 @@ class _Projections(torch.autograd.Function):
         normed_tH, merged = ctx.normed_tH, ctx.weights
         if normed_tH is None:
             normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
-        widths = [grad.shape[1] * block.size for grad in grads]
-        grads_NTF = [grads[0].new_empty((count, tokens, sum(widths)))]
-        parts = list(torch.split(grads_NTF[0], widths, -1))
-        if len(block.projections) == 3:
-            grads_NTF = parts = [grads[0].new_empty((count, tokens, width)) for width in widths]
-        for number, (grad, part) in enumerate(zip(grads, parts, strict=True)):
-            if number < 2:
-                rotary(grad.transpose(1, 2), part, cos_NTR, sin_NTR, transposed=True)
-            else:
-                part.copy_(grad.transpose(1, 2).flatten(2))
-        del grads, parts
+        grads_NTF = block.turned_back(grads, cos_NTR, sin_NTR)
+        del grads
         grad_normed_tH: Tensor | None = None
         lora: list[Tensor] = []
         for number, linear in enumerate(block.projections):

@@ -87,13 +87,25 @@ def _halves(outs: list[Tensor]) -> tuple[Tensor, Tensor]:
     return gate_tI, up_tI
 
 
+def _tile(mlp: GatedMLP, hidden_tH: Tensor) -> int:
+    """Tokens at a time where all tiles' results are kept: with room as even as can be, up to half larger.
+
+    A few tokens left over would cost all the calls of a tile.
+    """
+    if not has_room(hidden_tH):
+        return mlp.tile
+    return -(-len(hidden_tH) // max(1, round(len(hidden_tH) / mlp.tile)))
+
+
 @dataclass(slots=True)
 class _Kept:
-    """Of a tile: what `GatedMLP.expanded` made, and where there is room act(gate) and the normed input."""
+    """Of a tile: what `GatedMLP.expanded` made, and where there is room act(gate), up · act(gate) and the
+    normed input."""
 
     outs: list[Tensor] = field(default_factory=list)
     lows: Lows = field(default_factory=list)
     gate_active_tI: Tensor | None = None
+    active_tI: Tensor | None = None
     normed_tH: Tensor | None = None
 
 
@@ -110,7 +122,7 @@ class _MLP(torch.autograd.Function):
         *_lora: Tensor,
     ) -> Tensor:
         ctx.mlp, ctx.seed, ctx.residual, ctx.kept = mlp, seed, residual, None
-        ctx.weights, ctx.lows = None, []
+        ctx.weights, ctx.lows, ctx.tile = None, [], mlp.tile
         ctx.save_for_backward(hidden_NTH)
         if skip:
             return hidden_NTH.new_empty(()).expand(hidden_NTH.shape)
@@ -119,8 +131,9 @@ class _MLP(torch.autograd.Function):
         weights = [linear.prepare(hidden_tH.dtype, len(hidden_tH), seed) for linear in mlp.linears]
         out_tH = torch.empty_like(hidden_tH)
         kept: list[_Kept] = []
-        for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
-            own, part_tH = fork(seed, 16 * number), hidden_tH[start : start + mlp.tile]
+        ctx.tile = tile = _tile(mlp, hidden_tH) if keep else mlp.tile
+        for number, start in enumerate(range(0, len(hidden_tH), tile)):
+            own, part_tH = fork(seed, 16 * number), hidden_tH[start : start + tile]
             normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
             lows: Lows = []
             outs = mlp.expanded(normed_tH, weights, own, lows)
@@ -128,14 +141,19 @@ class _MLP(torch.autograd.Function):
             gate_active_tI = activation(gate_tI, mlp.activation) if keep else None
             active_tI = gated_activation(gate_tI, up_tI, mlp.activation, gate_active_tI)
             if keep:
-                kept.append(_Kept(outs, lows, gate_active_tI, normed_tH if has_room(normed_tH) else None))
+                room = has_room(normed_tH)
+                kept.append(
+                    _Kept(
+                        outs, lows, gate_active_tI, active_tI if room else None, normed_tH if room else None
+                    )
+                )
             del outs, normed_tH, gate_tI, up_tI, gate_active_tI
             result_tH = mlp.contract.forward(active_tI, weights[-1], fork(own, 2), lows)
             del active_tI
             if residual:
-                torch.add(result_tH, part_tH, out=out_tH[start : start + mlp.tile])
+                torch.add(result_tH, part_tH, out=out_tH[start : start + tile])
             else:
-                out_tH[start : start + mlp.tile] = result_tH
+                out_tH[start : start + tile] = result_tH
         if keep:
             # Only this function's backward pass reads them, once, and writes over them.
             ctx.kept = kept
@@ -157,9 +175,10 @@ class _MLP(torch.autograd.Function):
             for linear, weight in zip(mlp.linears, merged, strict=True)
         ]
         sums: list[list[Tensor | None]] = [[None, None] for _linear in mlp.linears]
+        tile: int = ctx.tile
         out_tH = torch.empty_like(hidden_tH)
-        for number, start in enumerate(range(0, len(hidden_tH), mlp.tile)):
-            own, place = fork(ctx.seed, 16 * number), slice(start, start + mlp.tile)
+        for number, start in enumerate(range(0, len(hidden_tH), tile)):
+            own, place = fork(ctx.seed, 16 * number), slice(start, start + tile)
             part_tH, part_grad_tH = hidden_tH[place], grad_tH[place]
             before = (kept[number] if kept else None) or _Kept()
             normed_tH = before.normed_tH
@@ -170,10 +189,12 @@ class _MLP(torch.autograd.Function):
                 lows = []
                 outs = mlp.expanded(normed_tH, weights, own, lows)
                 lows.append(ctx.lows[number] if ctx.lows else None)
+            active_tI = before.active_tI
             if kept:
                 kept[number] = None
             del before
-            active_tI = gated_activation(*_halves(outs), mlp.activation, gate_active_tI)
+            if active_tI is None:
+                active_tI = gated_activation(*_halves(outs), mlp.activation, gate_active_tI)
             grad_tI, *pair = mlp.contract.backward(
                 part_grad_tH, active_tI, weights[-1], fork(own, 2), lows[-1]
             )

@@ -52,8 +52,11 @@ def rms_norm_gradient(
         scale = _inverse_rms(wide, eps)
         result = grad.to(wide.dtype) * weight_H.to(wide.dtype)
         share = (result * wide).mean(-1, keepdim=True).mul_(scale.pow(3))
-        result.mul_(scale).addcmul_(wide, share, value=-1.0)
-        return (result if residual is None else result.add_(residual)).to(hidden.dtype)
+        # Where there is a residual it is added by the same pass as the first product.
+        result = (
+            result.mul_(scale) if residual is None else torch.addcmul(residual.to(wide.dtype), result, scale)
+        )
+        return result.addcmul_(wide, share, value=-1.0).to(hidden.dtype)
     from so8t_engine.model.lean.kernels import norm_backward
 
     out, size = torch.empty_like(hidden), hidden.shape[-1]
@@ -98,6 +101,10 @@ def rotary(
         one, two = source_NThD[..., :half], source_NThD[..., half:rotated]
         # Both halves are read before the target, which may be the source, is written.
         first = (one * cos).addcmul_(two, sin, value=-sign)
+        if source_NThD.data_ptr() == out_NThD.data_ptr() and source_NThD.stride() == out_NThD.stride():
+            two.mul_(cos).addcmul_(one, sin, value=sign)
+            one.copy_(first)
+            return
         second = (two * cos).addcmul_(one, sin, value=sign)
         out_NThD[..., :half], out_NThD[..., half:rotated] = first, second
         if rotated < size and source_NThD.data_ptr() != out_NThD.data_ptr():

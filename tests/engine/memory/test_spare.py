@@ -152,7 +152,7 @@ def test_spare_memory_is_left_alone_first_where_a_probe_found_too_much(
     peak = PhasePeak(reserved=8 * GIB)
     result = ProbeResult("a card", {"step": peak}, 0, 512, True, 0.5, "2026-01-02T03:04:05+00:00")
     own = memory_digest(config, model_geometry(PHI), this_machine().card)
-    monkeypatch.setattr(budget, "find", lambda digest: result if digest == own else None)
+    monkeypatch.setattr(budget, "find_for", lambda *run: result if memory_digest(*run) == own else None)
     assert not estimate(config).fits
     assert [one.changes for one in suggestions(config)] == [{"memory.use_spare": False}]
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from so8t_engine.model.lean.attention import Attention, Norm
 from so8t_engine.model.lean.linear import LoraLinear
+from so8t_engine.model.lean.mlp import GatedMLP
 from so8t_engine.model.lean.ops import cross_entropy_rows
-from so8t_engine.model.packed import _FlashRows, _row_by_row
+from so8t_engine.model.packed import _FlashRows, _row_by_row, side_by_side
 from so8t_engine.so8t.losses import IGNORE
 from so8t_engine.so8t.pet import pet_loss
 from so8t_engine.so8t.pet_packed import packed_pet_loss
@@ -48,6 +50,38 @@ def test_attention_of_rows_as_one_node_is_sdpa_of_each_row(dtype: torch.dtype) -
     assert found.grad is not None
     assert wanted.grad is not None
     assert torch.equal(found.grad, wanted.grad)
+
+
+def test_gradients_that_lie_side_by_side_are_turned_back_where_they_are() -> None:
+    linear = LoraLinear(nn.Linear(64, 192, bias=False))
+    block = Attention(Norm(torch.ones(64), 1e-5), (linear,), linear, 4, 4, 16, 0.25)
+    angle_1TR = _random(1, 7, 8, dtype=torch.float32).repeat(1, 1, 2)
+    whole_1TgD = _random(1, 7, 12, 16, seed=1, dtype=torch.float32)
+    beside = tuple(part.transpose(1, 2) for part in whole_1TgD.split(4, 2))
+    apart = tuple(part.clone() for part in beside)
+    assert side_by_side(apart) is None
+    assert side_by_side((beside[0], beside[2], beside[1])) is None
+    (wanted_1TF,) = block.turned_back(apart, angle_1TR.cos(), angle_1TR.sin())
+    (found_1TF,) = block.turned_back(beside, angle_1TR.cos(), angle_1TR.sin())
+    assert found_1TF.data_ptr() == whole_1TgD.data_ptr()
+    assert torch.equal(found_1TF, wanted_1TF)
+
+
+@pytest.mark.parametrize(("tokens", "tiles"), [(70, 1), (90, 1), (100, 2), (200, 3)])
+def test_kept_tiles_are_even_and_change_nothing(tokens: int, tiles: int) -> None:
+    """At a tile of 64; a tile of a few tokens would cost all the calls of a whole one."""
+    torch.manual_seed(0)
+    expand, contract = (nn.Linear(*sizes, bias=False, dtype=torch.float64) for sizes in ((16, 24), (12, 16)))
+    a, b = (nn.Parameter(_random(*shape, seed=2)) for shape in ((3, 16), (24, 3)))
+    norm, linears = Norm(_random(16, seed=1), 1e-5), (LoraLinear(expand, a, b, 0.7), LoraLinear(contract))
+    leaf_1TH, results = _random(1, tokens, 16, seed=tokens).requires_grad_(), []
+    for keep, tile in ((True, 64), (False, 10**6)):
+        out_1TH = GatedMLP(norm, linears[:1], linears[1], "silu", tile).forward(leaf_1TH, None, keep=keep)
+        if keep:
+            assert len(out_1TH.grad_fn.kept) == tiles
+        results.append((out_1TH, *torch.autograd.grad(out_1TH.square().sum(), (leaf_1TH, a, b))))
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)  # tiles are summed in float32
 
 
 def test_pet_in_one_piece_is_pet_of_each_row_with_its_gradient() -> None:

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 CALLERS = 24
 
 
+@pytest.mark.usefixtures("warm_starts")
 def test_many_callers_lose_nothing_and_kill_9_leaves_a_whole_chain(
     embedded_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,6 +130,7 @@ def test_the_last_state_is_found_in_a_long_file(tmp_path: Path) -> None:
     assert found.saved_step == 1
 
 
+@pytest.mark.usefixtures("warm_starts")
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_run_cut_off_by_power_is_continued_by_one_command(tiny_config: Make, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from so8t_engine.commands.verify import verify_run
 from so8t_engine.config import Config
 from so8t_engine.errors import RunError
+from so8t_engine.training import final
 from so8t_engine.training.checkpoint import (
     MANIFEST,
     checkpoint_path,
@@ -22,6 +24,7 @@ from so8t_engine.training.checkpoint import (
     publish_folder,
     verify_folder,
 )
+from so8t_engine.training.control import RunControl
 from so8t_engine.training.events import (
     Event,
     ProgressEvent,
@@ -30,8 +33,9 @@ from so8t_engine.training.events import (
     WarningEvent,
     parse_event,
 )
+from so8t_engine.training.lock import RunLock
 from so8t_engine.training.run_directory import EventReader, EventWriter, RunDirectory
-from so8t_engine.training.states import State
+from so8t_engine.training.states import Command, State
 
 
 @pytest.fixture
@@ -201,3 +205,65 @@ def test_a_checksum_that_was_hit_is_told_wherever_it_stands(run: RunDirectory, l
     lines[line] = lines[line].replace(b'"crc"', b'"brc"')  # one bit: as if it had none
     run.events.write_bytes(b"\n".join(lines))
     assert f":{line + 1} is damaged" in verify_run(run.path)["files"]["events.jsonl"]
+
+
+def test_a_folder_that_vanishes_is_made_again_with_what_it_held(tmp_path: Path) -> None:
+    """Deleted or moved away while the run goes on: events went into a file without a name."""
+    run = RunDirectory.create(Config(), tmp_path / "run")
+    config = run.config_file.read_text()
+    control = RunControl(run)
+    try:
+        control.move(State.LOADING)
+        control.move(State.RUNNING)
+        run.path.rename(tmp_path / "elsewhere")
+        deadline = time.monotonic() + 10
+        while not control.take_checkpoint_request():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        with pytest.raises(RunError, match="has been training"):
+            RunLock(run.lock)
+        run.send(Command.STOP)
+        while not control.is_(State.STOPPING):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        events = run.read_events()
+        assert [event.seq for event in events] == [1, 2, 3, 4]
+        assert isinstance(events[2], WarningEvent)
+        assert "deleted or moved away" in events[2].sentence
+        assert run.config_file.read_text() == config
+        assert RunDirectory.open(run.path).checkpoints.is_dir()
+    finally:
+        control.close()
+
+
+def test_nothing_is_made_where_the_disk_itself_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    run = RunDirectory.create(Config(), tmp_path / "disk" / "run")
+    told: list[Event] = []
+    control = RunControl(run, told.append)
+    try:
+        (tmp_path / "disk").rename(tmp_path / "unplugged")
+        deadline = time.monotonic() + 10
+        while not told:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert isinstance(told[0], WarningEvent)
+        assert "cannot be reached" in told[0].sentence
+        assert not (tmp_path / "disk").exists()
+    finally:
+        control.close()
+
+
+@pytest.mark.parametrize(
+    ("saved_step", "mend"), [(None, "start the run anew"), (3, "step 3 stands"), (5, "no step is repeated")]
+)
+def test_a_final_that_cannot_be_written_says_what_stands(
+    saved_step: int | None, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_given: object, **_named: object) -> None:
+        raise RunError("final cannot be saved: No space left on device.")
+
+    monkeypatch.setattr(final, "publish_folder", full)
+    with pytest.raises(RunError) as caught:
+        final.save_final(RunDirectory(tmp_path), None, 5, {}, None, saved_step)  # type: ignore[arg-type]
+    assert mend in caught.value.mend

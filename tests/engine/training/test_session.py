@@ -55,6 +55,7 @@ def _is_step(event: Event) -> bool:
     return isinstance(event, StepEvent)
 
 
+@pytest.mark.usefixtures("warm_starts")
 def test_a_killed_trainer_is_noticed_named_and_resumable(tiny_config: Make, tmp_path: Path) -> None:
     config = tiny_config(
         training={"max_steps": 60, "epochs": 50.0}, checkpoints={"every_steps": 1, "every_minutes": None}
@@ -78,6 +79,7 @@ def test_a_killed_trainer_is_noticed_named_and_resumable(tiny_config: Make, tmp_
     assert resumed.state is State.STOPPED
 
 
+@pytest.mark.usefixtures("warm_starts")
 def test_attaching_sees_the_same_run_and_can_stop_it(tiny_config: Make, tmp_path: Path) -> None:
     config = tiny_config(training={"max_steps": 60, "epochs": 50.0})
     following = Following(EngineSession.create(config, tmp_path / "run"))
@@ -92,6 +94,7 @@ def test_attaching_sees_the_same_run_and_can_stop_it(tiny_config: Make, tmp_path
     assert second.events[-1].status == "stopped"
 
 
+@pytest.mark.usefixtures("warm_starts")
 def test_a_trainer_whose_owner_dies_saves_and_stops(tiny_config: Make, tmp_path: Path) -> None:
     run = RunDirectory.create(tiny_config(training={"max_steps": 400, "epochs": 400.0}), tmp_path / "run")
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])

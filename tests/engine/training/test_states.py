@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,3 +173,44 @@ def test_a_pause_lasts_until_resume_and_checkpoints_are_made_in_it(
         assert control.is_(State.RUNNING)
     finally:
         control.close()
+
+
+def test_nothing_in_the_file_makes_a_run_deaf(
+    control_of: Callable[[], tuple[RunControl, RunDirectory, queue.Queue[Event]]],
+) -> None:
+    """Brackets without end, a command in two writes, a file that begins anew, an error of any kind."""
+    control, run, _seen = control_of()
+    try:
+        with run.commands.open("ab", buffering=0) as file:
+            file.write(
+                b"[" * 100_000 + b'\n{"command": "' + b"9" * 5_000 + b'"}\n\xff\n{"command": ["stop"]}\n'
+            )
+            file.write(b'{"comm')
+            _until(lambda: control._commands.offset == run.commands.stat().st_size)
+            file.write(b'and": "pause"}\n')
+        _until(lambda: control.is_(State.PAUSING))
+        run.commands.write_text("")
+        _until(lambda: control._commands.offset == 0)
+        run.send(Command.RESUME)
+        _until(lambda: control.is_(State.RUNNING))
+        real, failed = control._commands, threading.Event()
+
+        class Failing:
+            def read(self) -> list[Command]:
+                control._commands = real
+                failed.set()
+                raise RuntimeError("of any kind")
+
+        control._commands = Failing()  # type: ignore[assignment]
+        _until(failed.is_set)
+        run.send(Command.STOP)
+        _until(lambda: control.is_(State.STOPPING))
+    finally:
+        control.close()
+
+
+def _until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
