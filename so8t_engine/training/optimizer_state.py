@@ -43,7 +43,8 @@ def capture_optimizer(
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, dict[str, Any]] = {}
     if cuda_in_use():
-        torch.cuda.synchronize()  # paged state is read on the host
+        torch.cuda.synchronize()  # the last update may still be writing
+    copied = PagedCopies().of if cuda_in_use() and getattr(optimizer, "is_paged", False) else _copy
     for parameter, state in optimizer.state.items():
         name = names[id(parameter)]
         numbers[name] = {}
@@ -51,7 +52,7 @@ def capture_optimizer(
             if key in _MAPS:
                 tensors.setdefault(_MAP + _MAPS[key], value.detach().to("cpu", copy=True))
             elif isinstance(value, Tensor):
-                tensors[f"{name}/{key}"] = value.detach().to("cpu", copy=True).contiguous()
+                tensors[f"{name}/{key}"] = copied(value)
             else:
                 numbers[name][key] = value
     groups = [
@@ -60,6 +61,46 @@ def capture_optimizer(
         for group in optimizer.param_groups
     ]
     return tensors, {"kind": type(optimizer).__name__, "groups": groups, "numbers": numbers}
+
+
+def _copy(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", copy=True).contiguous()
+
+
+class _Managed:
+    """Bytes of CUDA's managed memory, as `torch.as_tensor` takes them for a tensor on the card."""
+
+    def __init__(self, pointer: int, count: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (count,), "typestr": "|u1", "data": (pointer, False), "strides": None, "version": 3,
+        }  # fmt: skip
+
+
+class PagedCopies:
+    """Copies of paged tensors on the CPU, read by the card where they are, one transfer for each buffer.
+
+    Read by the host, each page of 4 KiB moves to it on its own and back with the next step: 3.1 s for the
+    50 MB of a Phi-3.5-mini's LoRA (measured), in which training stands still.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, Tensor] = {}
+
+    def of(self, value: Tensor) -> Tensor:
+        """A copy of ``value``; of one that is not paged as usual."""
+        storage = value.untyped_storage()
+        if value.device.type != "cpu" or not value.is_contiguous() or not storage.nbytes():
+            return _copy(value)
+        pointer = storage.data_ptr()
+        if pointer not in self._buffers:
+            try:
+                on_card = torch.as_tensor(_Managed(pointer, storage.nbytes()), device="cuda")
+            except RuntimeError:  # no memory of the card's: an ordinary tensor
+                return _copy(value)
+            self._buffers[pointer] = on_card.cpu()
+        begin = value.storage_offset() * value.element_size()
+        part = self._buffers[pointer][begin : begin + value.nbytes]
+        return part.view(value.dtype).view(value.shape).clone()
 
 
 def restore_optimizer(
