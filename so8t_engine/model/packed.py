@@ -282,3 +282,12 @@ def use_packed_attention(causal_lm: Any, longest: int) -> bool:  # noqa: ANN401 
     AttentionMaskInterface.register(NAME, sdpa_mask)
     causal_lm.set_attn_implementation(NAME)
     return True
+
+
+def real_rows(batch: dict[str, Tensor], rows: float | Tensor) -> tuple[Tensor | None, float | Tensor]:
+    """Which places (N,) of a recorded pack hold a row, None for all; and these rows' share of ``rows``."""
+    count = len(batch["task_N"])
+    if ROW_INDEX not in batch:
+        return None, count / rows
+    held = batch[ROW_INDEX].amax() + 1
+    return torch.arange(count, device=held.device) < held, held / rows

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from so8t_engine.config import Config
-from so8t_engine.config.training import SO8TConfig
 from so8t_engine.data.packed import ROW_INDEX
+from so8t_engine.model.divisors import Divisors
 from so8t_engine.model.gradients import FlatGradients
 from so8t_engine.model.lean.body import LeanBody, why_not_lean
 from so8t_engine.model.lean.loss import linear_cross_entropy
 from so8t_engine.model.lean.ops import has_room
-from so8t_engine.model.packed import PackedRows, use_packed_attention
+from so8t_engine.model.packed import PackedRows, real_rows, use_packed_attention
+from so8t_engine.model.settings import gate_placement, loss_weights
 from so8t_engine.model.targets import resolve_targets
 from so8t_engine.so8t.adapter import AdapterOutput, Rotations, SO8TAdapter
 from so8t_engine.so8t.attach import attach_gate, attach_site_gates, decoder_layers_of
 from so8t_engine.so8t.losses import (
     IGNORE,
-    LossWeights,
     alpha_loss,
     chunked_cross_entropy,
     combine,
@@ -37,7 +37,6 @@ from so8t_engine.so8t.losses import (
 )
 from so8t_engine.so8t.pet import pet_loss
 from so8t_engine.so8t.pet_packed import packed_pet_loss
-from so8t_engine.so8t.placement import Placement
 
 log = logging.getLogger(__name__)
 
@@ -79,65 +78,11 @@ class StepTotals:
 
 
 @dataclass(frozen=True, slots=True)
-class Divisors:
-    """`StepTotals`, none of them 0: numbers, or 0-dim tensors where a pass is recorded and replayed.
-
-    Attributes:
-        task, safety: whether the step has such a term.
-    """
-
-    tokens: float | Tensor
-    rows: float | Tensor
-    task_rows: float | Tensor
-    safety_rows: float | Tensor
-    micro_batches: float | Tensor
-    task: bool
-    safety: bool
-
-
-@dataclass(frozen=True, slots=True)
 class LossReport:
     """A micro-batch's share of the step's loss, and of each term: raw and weighted, detached."""
 
     loss: Tensor
     terms: dict[str, tuple[Tensor, Tensor]]
-
-
-def _real_rows(batch: Batch, rows: float | Tensor) -> tuple[Tensor | None, float | Tensor]:
-    """Which places (N,) of a recorded pack hold a row, None for all; and these rows' share of ``rows``."""
-    count = len(batch["task_N"])
-    if ROW_INDEX not in batch:
-        return None, count / rows
-    held = batch[ROW_INDEX].amax() + 1
-    return torch.arange(count, device=held.device) < held, held / rows
-
-
-def loss_weights(config: SO8TConfig, pet: float | Tensor) -> LossWeights:
-    """The specification's weights from the configuration, with PET's λ at the current step."""
-    return LossWeights(
-        lm=config.lm_weight,
-        orthogonality=config.orthogonality_weight,
-        alpha=config.alpha_weight,
-        consistency=config.consistency_weight,
-        safety=config.safety_weight,
-        task=config.task_weight,
-        dual=config.dual_weight,
-        commutator=config.commutator_weight,
-        pet=pet,
-        commutator_margin=config.commutator_margin,
-        focal_gamma=config.focal_gamma,
-        task_class_weights=(
-            config.class_weights[0],
-            config.class_weights[1],
-            config.class_weights[2],
-            config.class_weights[3],
-        ),
-    )
-
-
-def gate_placement(config: SO8TConfig, layers: int) -> Placement:
-    """Where the configuration puts the gate in a model of so many layers. Raises `ModelError`."""
-    return Placement(config.gate_final, tuple(config.gate_layers), config.gate_site).resolved(layers)
 
 
 class SO8TModel(nn.Module):
@@ -406,7 +351,7 @@ class SO8TModel(nn.Module):
         )
         task_N, safety_N = batch["task_N"], batch["safety_N"]
         places = len(task_N) / step.rows
-        real_N, rows = _real_rows(batch, step.rows) if recorded else (None, places)
+        real_N, rows = real_rows(batch, step.rows) if recorded else (None, places)
         task_rows = (task_N != IGNORE).sum() / step.task_rows
         safety_rows = (safety_N != IGNORE).sum() / step.safety_rows
         weights = loss_weights(settings, pet_weight)

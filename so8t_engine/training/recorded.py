@@ -25,7 +25,8 @@ from torch import Tensor
 from so8t_engine.config import Config
 from so8t_engine.data.packed import ROW_INDEX
 from so8t_engine.memory.needed import RECORDING_BYTES
-from so8t_engine.model.so8t_model import Batch, Divisors, LossReport, SO8TModel, StepTotals
+from so8t_engine.model.divisors import Divisors
+from so8t_engine.model.so8t_model import Batch, LossReport, SO8TModel, StepTotals
 from so8t_engine.so8t.fused import triton_works
 from so8t_engine.training.recorded_inputs import empty_inputs, fill, sequences_of
 

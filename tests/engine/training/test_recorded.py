@@ -13,8 +13,9 @@ from so8t_engine.config import Config
 from so8t_engine.data.packed import PackedCollator
 from so8t_engine.data.tokenize import Encoded
 from so8t_engine.memory.fit import with_changes
+from so8t_engine.model.divisors import Divisors
 from so8t_engine.model.gradients import ALIGNMENT, FlatGradients
-from so8t_engine.model.so8t_model import Divisors, SO8TModel, StepTotals
+from so8t_engine.model.so8t_model import SO8TModel, StepTotals
 from so8t_engine.training.recorded import RecordedPasses, padded_length
 from so8t_engine.training.recorded_inputs import empty_inputs, fill
 
