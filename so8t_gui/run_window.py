@@ -89,6 +89,7 @@ class RunWindow(PagedWindow):
         try:
             summary = summarise(path)
         except OSError:
+            self.show_page("run")  # where messages stand
             self.run_page.message.show_message(
                 "error",
                 _("%(path)s is not a run folder.") % {"path": str(path)},

@@ -93,7 +93,7 @@ class Pipeline:
         before = [name for name in self._needed(step) if name in running]
         if before:
             return planned(
-                "run", _("after %(names)s") % {"names": ", ".join(titles[name] for name in before)}
+                "run", _("after %(names)s") % {"names": _(", ").join(titles[name] for name in before)}
             )
         parts = digest_parts(step, self.config.seed, self._input_contents(step))
         digest = sha256_json(parts)

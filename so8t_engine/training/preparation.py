@@ -62,6 +62,10 @@ class Prepared:
         return dtype if self.device.type == "cuda" and dtype != torch.float32 else None
 
 
+#: So many rows of average length in the place of one full row make packing worth a word.
+MANY_IN_A_PASS = 4
+
+
 def prepare(config: Config, control: RunControl) -> Prepared:
     """Load everything. Raises `SO8TError` with file, line and field where something is wrong."""
     stages = 4
@@ -99,17 +103,8 @@ def prepare(config: Config, control: RunControl) -> Prepared:
         model.lean.kept_shorter = spare.shorter
     stage(4, _("ready"))
     truncated = sum(row.truncated for row in encoded)
-    if truncated:
-        control.emit(
-            WarningEvent(
-                kind="truncated",
-                sentence=_(
-                    "%(count)d of %(all)d training rows are longer than %(limit)d tokens and were cut."
-                )
-                % {"count": truncated, "all": len(encoded), "limit": data.max_length},
-                mend=_("Raise the sequence length if memory allows."),
-            )
-        )
+    for notice in notices(config, encoded, on_card=not runs_on_cpu(config)):
+        control.emit(notice)
     prepared = Prepared(
         config=config,
         tokenizer=tokenizer,
@@ -123,6 +118,46 @@ def prepare(config: Config, control: RunControl) -> Prepared:
     )
     prepared.facts = _facts(prepared, time.perf_counter() - began, truncated)
     return prepared
+
+
+def notices(config: Config, rows: Sequence[Encoded], *, on_card: bool) -> list[WarningEvent]:
+    """What a person should know of these rows before they are trained on."""
+    found = []
+    limit, count = config.data.max_length, len(rows)
+    if truncated := sum(row.truncated for row in rows):
+        found.append(
+            WarningEvent(
+                kind="truncated",
+                sentence=_(
+                    "%(count)d of %(all)d training rows are longer than %(limit)d tokens and were cut."
+                )
+                % {"count": truncated, "all": count, "limit": limit},
+                mend=_("Raise the sequence length if memory allows."),
+            )
+        )
+    lengths = [len(row.input_ids) for row in rows]
+    if on_card and not config.training.packing and limit * count >= MANY_IN_A_PASS * sum(lengths):
+        packs = len(pack_lengths(lengths, config.training.batch_size * limit))
+        found.append(
+            WarningEvent(
+                kind="short_rows",
+                sentence=_(
+                    "Rows have %(mean)d tokens on average and a pass has room for %(room)d: much of its time "
+                    "goes into weights and launches, not into rows."
+                )
+                % {"mean": sum(lengths) // count, "room": config.training.batch_size * limit},
+                mend=_(
+                    "Pack rows (training.packing: true): %(packs)d passes an epoch instead of %(passes)d. A "
+                    "pass then holds about %(rows)d rows: lower the accumulation to take as many a step."
+                )
+                % {
+                    "packs": packs,
+                    "passes": -(-count // config.training.batch_size),
+                    "rows": round(count / packs),
+                },
+            )
+        )
+    return found
 
 
 def _spare(

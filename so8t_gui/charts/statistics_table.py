@@ -29,6 +29,12 @@ class StatisticsTable(QTableWidget):
             _("Change"),
         )
         self.setHorizontalHeaderLabels(list(titles))
+        right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+        self.horizontalHeader().setDefaultAlignment(right)
+        for column in (0, 1):
+            title = self.horizontalHeaderItem(column)
+            if title is not None:
+                title.setTextAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         self.verticalHeader().hide()
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)

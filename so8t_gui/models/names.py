@@ -52,6 +52,34 @@ FACTS = {
     "steps": N_("Steps"),
     "resumed_from": N_("Continued from"),
 }
+#: Parts of the dotted names of a run's results; what is empty says nothing by itself.
+RESULTS = METRICS | SPLITS | {
+    "steps": N_("Steps"),
+    "trained_seconds": N_("training time (s)"),
+    "last_loss": N_("last training loss"),
+    "alpha": "α",
+    "alpha_source": N_("α is"),
+    "alpha_converged_at": N_("α within 0.01 of φ from step"),
+    "evaluation": "",
+    "before": N_("before"),
+    "after": N_("after"),
+    "rows": N_("rows"),
+    "bag_of_words": N_("baseline"),
+    "ngram_task_accuracy": N_("task accuracy (n-grams)"),
+    "ngram_safety_accuracy": N_("safety accuracy (n-grams)"),
+    "memory": "",
+    "memory_limit": N_("memory: limit (bytes)"),
+    "memory_predicted": N_("memory: predicted peak (bytes)"),
+    "memory_predicted_by": N_("memory: the prediction is"),
+    "peak_allocated": N_("memory: allocated at the peak (bytes)"),
+    "peak_reserved": N_("memory: reserved at the peak (bytes)"),
+    "peak_process_rss": N_("memory: the trainer's process at the peak (bytes)"),
+}  # fmt: skip
+
+
+def result_name(path: str) -> str:
+    """A dotted name of the results in words: ``evaluation.test.after.loss`` is "test · after · loss"."""
+    return " · ".join(name for part in path.split(".") if (name := shown(part, RESULTS)))
 
 
 def shown(key: str, names: dict[str, str]) -> str:

@@ -26,10 +26,14 @@ from so8t_engine.i18n import _
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_gui import theme
 from so8t_gui.charts.compare_board import CompareBoard, OverlaidRun
+from so8t_gui.models.names import result_name
 from so8t_gui.models.run_model import RunModel
+from so8t_gui.plain import plain_tooltip
 from so8t_gui.preferences import Preferences
+from so8t_gui.widgets.empty_note import EmptyNote
 
 MISSING_TEXT = "—"
+LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
 
 
 def _table(name: str) -> QTableWidget:
@@ -40,6 +44,7 @@ def _table(name: str) -> QTableWidget:
     table.setShowGrid(False)
     table.setTabKeyNavigation(False)
     table.verticalHeader().hide()
+    table.horizontalHeader().setDefaultAlignment(LEFT)
     return table
 
 
@@ -58,6 +63,8 @@ class CompareView(QWidget):
         super().__init__(parent)
         self.board = CompareBoard(preferences)
         self.settings, self.results = _table(_("Settings that differ")), _table(_("Results"))
+        EmptyNote(self.settings, _("No setting differs."))
+        EmptyNote(self.results, _("None of these runs has ended with results."))
         self.against = QComboBox()
         self.against.setAccessibleName(_("Compared with"))
         self.against.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
@@ -149,7 +156,9 @@ class CompareView(QWidget):
         self.results.setHorizontalHeaderLabels([_("Measure"), *(path.name for path in paths)])
         self.results.setRowCount(len(names))
         for row, name in enumerate(names):
-            self.results.setItem(row, 0, QTableWidgetItem(name))
+            measure = QTableWidgetItem(result_name(name))
+            measure.setToolTip(plain_tooltip(name))
+            self.results.setItem(row, 0, measure)
             for column, table in enumerate(tables, start=1):
                 self.results.setItem(row, column, QTableWidgetItem(_cell(table.get(name))))
         self.results.resizeColumnsToContents()

@@ -173,6 +173,7 @@ class RunPage(QWidget):
         box.setText(title)
         box.setInformativeText(text)
         accept = box.addButton(yes, QMessageBox.ButtonRole.DestructiveRole)
+        accept.setProperty("role", "danger")
         cancel = box.addButton(_("Cancel"), QMessageBox.ButtonRole.RejectRole)
         # Return must not lose work.
         box.setDefaultButton(cancel)

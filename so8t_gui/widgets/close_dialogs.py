@@ -62,7 +62,9 @@ def ask_before_closing(
     box.setInformativeText(" ".join(texts))
     role = QMessageBox.ButtonRole
     buttons = {box.addButton(_("Stop and save"), role.AcceptRole): CloseChoice.STOP}
-    buttons[box.addButton(_("Abort"), role.DestructiveRole)] = CloseChoice.ABORT
+    abort = box.addButton(_("Abort"), role.DestructiveRole)
+    abort.setProperty("role", "danger")
+    buttons[abort] = CloseChoice.ABORT
     if may_tray:
         buttons[box.addButton(_("Go on in the tray"), role.ActionRole)] = CloseChoice.TRAY
     if may_keep:

@@ -131,6 +131,11 @@ class ControlBar(QFrame):
         for command, button in self.buttons.items():
             button.setEnabled(controller.accepts(command))
         self.state.setText(self._state_text(model))
+        level = "bad" if model.state is State.FAILED and not live else ""
+        if self.state.property("level") != level:
+            self.state.setProperty("level", level)
+            self.state.style().unpolish(self.state)
+            self.state.style().polish(self.state)
         self.detail.setText(self._detail_text(model))
         self._detail_box.fit()
         self._show_progress(model)

@@ -20,7 +20,7 @@ class EmptyNote(QLabel):
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.setWordWrap(True)
-        self.setMargin(12)
+        self.setContentsMargins(12, 0, 12, 0)
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self._viewport, self._model = view.viewport(), view.model()
         for signal in (self._model.rowsInserted, self._model.rowsRemoved, self._model.modelReset):

@@ -13,8 +13,10 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
+    QFrame,
     QHBoxLayout,
     QHeaderView,
+    QScrollArea,
     QSplitter,
     QTableWidget,
     QTableWidgetItem,
@@ -51,6 +53,28 @@ MOST_MS = 1000
 PIECE_MS = 4
 
 
+class _Holder(QWidget):
+    """Instruments that are drawn as small as they allow. Asked for a height for its width, as layouts with
+    texts that wrap are, a scrolling area would give them the height that they like best."""
+
+    def hasHeightForWidth(self) -> bool:
+        return False
+
+
+def scrolled(holder: _Holder, name: str) -> QScrollArea:
+    """``holder`` in an area that scrolls where there is less room than it needs: nothing lies on another."""
+    inside = QWidget()
+    layout = QVBoxLayout(inside)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.addWidget(holder)
+    area = QScrollArea()
+    area.setAccessibleName(name)
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setWidget(inside)
+    return area
+
+
 class RunView(QWidget):
     """Draws a `RunModel` at most twenty times a second, only what is visible, only when it changed.
 
@@ -79,10 +103,12 @@ class RunView(QWidget):
             Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
         )
         EmptyNote(self.facts, _("The facts stand here once a run has loaded its model and rows."))
-        self._so8t, self._evaluation, self._memory = QWidget(), QWidget(), QWidget()
+        self._charts = _Holder()
+        self._so8t, self._evaluation, self._memory = _Holder(), _Holder(), _Holder()
         self._report = QWidget()
-        self._samples, self._thresholds = QWidget(), QWidget()
+        self._samples, self._thresholds = _Holder(), _Holder()
         for holder, layout in (
+            (self._charts, QVBoxLayout(self._charts)),
             (self._so8t, QHBoxLayout(self._so8t)),
             (self._evaluation, QVBoxLayout(self._evaluation)),
             (self._memory, QVBoxLayout(self._memory)),
@@ -92,13 +118,16 @@ class RunView(QWidget):
         ):
             layout.setContentsMargins(0, 8 if holder is self._so8t else 0, 0, 0)
             layout.setSpacing(8)
+        whole = self._charts.layout()
+        assert whole is not None
+        whole.addWidget(self.overview)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.setAccessibleName(_("Views of the run"))
         self.tabs.tabBar().setAccessibleName(_("Views of the run"))
         self.tabs.tabBar().setDrawBase(False)
         for widget, title in (
-            (self.overview, _("Training")),
+            (self._charts, _("Training")),
             (self._so8t, _("Gate and rotations")),
             (self._evaluation, _("Evaluation")),
             (self.facts, _("Facts")),
@@ -107,7 +136,7 @@ class RunView(QWidget):
             (self._samples, _("Samples")),
             (self._thresholds, _("Thresholds")),
         ):
-            self.tabs.addTab(widget, title)
+            self.tabs.addTab(scrolled(widget, title) if isinstance(widget, _Holder) else widget, title)
         self.tabs.setTabVisible(5, False)
         self.tabs.currentChanged.connect(self._redraw)
         self.log = LogPane()

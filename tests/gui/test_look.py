@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PySide6.QtCore import Qt
@@ -10,15 +12,16 @@ from PySide6.QtWidgets import (
     QComboBox,
     QLabel,
     QListWidget,
+    QScrollArea,
     QTableWidget,
     QTreeWidget,
     QWidget,
 )
 from pytestqt.qtbot import QtBot
-from recorded_runs import START, step
+from recorded_runs import START, recorded_run, step
 from walk import settle
 
-from so8t_engine.config import preset_paths
+from so8t_engine.config import Config, preset_paths
 from so8t_engine.i18n import set_language
 from so8t_gui.charts.axis import NumberAxis
 from so8t_gui.charts.line_chart import LineChart, Series
@@ -26,6 +29,7 @@ from so8t_gui.charts.matrix_view import MatrixView
 from so8t_gui.charts.series import grown_span
 from so8t_gui.main_window import MainWindow
 from so8t_gui.models.buffers import Columns
+from so8t_gui.models.names import result_name
 from so8t_gui.models.run_model import RunModel
 from so8t_gui.pages.about_page import shortcuts
 from so8t_gui.widgets.empty_note import EmptyNote
@@ -156,6 +160,41 @@ def test_names_above_a_matrix_fit(qtbot: QtBot) -> None:
 
 def test_the_list_of_keys_names_as_many_pages_as_there_are(window: MainWindow) -> None:
     assert shortcuts()[0][0] == f"Ctrl+1 … Ctrl+{len(window.pages.specs)}"
+
+
+def test_results_have_names_in_words() -> None:
+    assert result_name("evaluation.test.after.task_accuracy") == "test · after · task accuracy"
+    assert result_name("alpha_converged_at") == "α within 0.01 of φ from step"
+    assert result_name("unheard_of.loss") == "unheard_of · loss"
+
+
+def test_what_is_no_run_is_told_where_it_is_seen(window: MainWindow, tmp_path: Path) -> None:
+    window.show_page("about")
+    assert not window.open_run(tmp_path)
+    assert window.run_page.message.isVisible()
+
+
+@pytest.mark.parametrize("tab", [0, 1, 2, 4, 6, 7])
+def test_instruments_scroll_where_the_window_is_low(
+    window: MainWindow, qtbot: QtBot, tmp_path: Path, demo_config: Config, tab: int
+) -> None:
+    """With the least window that there is, and a message above: no instrument lies on another."""
+    run = recorded_run(demo_config, tmp_path / "run", 40)
+    model = RunModel()
+    model.digest(run.read_events())
+    page = window.run_page
+    window.resize(window.minimumSize())
+    page.message.show_message("good", "α is there.")
+    page.view.bind(model, run.path)
+    window.show_page("run")
+    page.view.tabs.setCurrentIndex(tab)
+    page.view.restore(page.view.view_state())
+    settle()
+    area = page.view.tabs.widget(tab)
+    assert isinstance(area, QScrollArea)
+    inside = area.widget()
+    assert inside.height() >= inside.minimumSizeHint().height()
+    assert inside.width() >= inside.minimumSizeHint().width()
 
 
 def test_samples_have_no_picker_before_there_are_any(window: MainWindow, qtbot: QtBot) -> None:

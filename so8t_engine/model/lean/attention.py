@@ -9,6 +9,7 @@ LoRA's s A x.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from so8t_engine.model.lean.dropout import Seed, fork
 from so8t_engine.model.lean.linear import LoraLinear, Lows
-from so8t_engine.model.lean.ops import has_room, rms_norm, rms_norm_gradient, rotary
+from so8t_engine.model.lean.ops import has_room, rms_norm, rms_norm_gradient, rotary, rotary_of_pairs
 from so8t_engine.model.packed import PackedRows, attend, side_by_side
 
 
@@ -78,18 +79,33 @@ class Attention:
         )
         return out_NTH
 
-    def turned_back(self, grads_NhTD: tuple[Tensor, ...], cos_NTR: Tensor, sin_NTR: Tensor) -> list[Tensor]:
+    def pairs_order(self, cos_NTR: Tensor) -> Tensor | None:
+        """The order of a fused projection's outputs in which `rotary_of_pairs` turns queries and keys.
+
+        Scores are the same in any order of a head's units that queries and keys share.
+        """
+        fused = len(self.projections) == 1
+        return (
+            _pairs(self.heads, self.kv_heads, self.size) if fused and cos_NTR.shape[-1] == self.size else None
+        )
+
+    def turned_back(
+        self, grads_NhTD: tuple[Tensor, ...], cos_NTR: Tensor, sin_NTR: Tensor, in_pairs: bool
+    ) -> list[Tensor]:
         """Gradients of the projections' outputs, (N, T, F) each, from those of turned queries, keys, values.
 
-        Where they lie side by side already, as one projection's output does, they are turned in place.
+        Args:
+            in_pairs: the outputs are in the order of `pairs_order`. Then, where gradients lie side by side
+                as one projection's output does, they are turned in place.
         """
         count, _heads, tokens, _size = grads_NhTD[0].shape
         widths = [grad.shape[1] * self.size for grad in grads_NhTD]
         fused = len(self.projections) == 1
-        whole_NTF = side_by_side(grads_NhTD) if fused and has_room(grads_NhTD[0]) else None
-        if whole_NTF is not None:
-            part = whole_NTF[..., : sum(widths[:2])]
-            rotary(part.view(count, tokens, -1, self.size), part, cos_NTR, sin_NTR, transposed=True)
+        if in_pairs:
+            whole_NTF = side_by_side(grads_NhTD)
+            if whole_NTF is None:
+                whole_NTF = torch.cat([grad.transpose(1, 2).flatten(2) for grad in grads_NhTD], -1)
+            rotary_of_pairs(whole_NTF[..., : sum(widths[:2])], cos_NTR, sin_NTR, transposed=True)
             return [whole_NTF]
         grads_NTF = [grads_NhTD[0].new_empty((count, tokens, sum(widths)))]
         parts = list(torch.split(grads_NTF[0], widths, -1))
@@ -101,6 +117,14 @@ class Attention:
             else:
                 part.copy_(grad.transpose(1, 2).flatten(2))
         return grads_NTF
+
+
+@cache
+def _pairs(heads: int, kv_heads: int, size: int) -> Tensor:
+    """Rows of q, k and v, one below the other, with the halves of each head of q and k interleaved."""
+    turned, rest = (heads + kv_heads) * size, kv_heads * size
+    paired = torch.arange(turned).view(-1, 2, size // 2).transpose(1, 2).reshape(-1)
+    return torch.cat((paired, torch.arange(turned, turned + rest)))
 
 
 class _Linear(torch.autograd.Function):
@@ -155,19 +179,21 @@ class _Projections(torch.autograd.Function):
         count, tokens, size = hidden_NTH.shape
         normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
         lows: Lows = []
-        weights = [linear.prepare(normed_tH.dtype, len(normed_tH), seed) for linear in block.projections]
+        order_O = block.pairs_order(cos_NTR) if has_room(normed_tH) else None
+        weights = [
+            linear.prepare(normed_tH.dtype, len(normed_tH), seed, order_O) for linear in block.projections
+        ]
         outs = [
             linear.forward(normed_tH, weight, fork(seed, number), lows).view(count, tokens, -1)
             for number, (linear, weight) in enumerate(zip(block.projections, weights, strict=True))
         ]
         queries, keys = block.heads * block.size, block.kv_heads * block.size
         parts = torch.split(outs[0], [queries, keys, keys], -1) if len(outs) == 1 else outs
-        # Queries and keys in one row are turned together; on a card each has its own launch.
-        turned = parts[:2]
-        if len(outs) == 1 and has_room(outs[0]):
-            turned = (outs[0][..., : queries + keys],)
-        for part in turned:
-            rotary(part.view(count, tokens, -1, block.size), part, cos_NTR, sin_NTR)
+        if weights[0].order_O is not None:
+            rotary_of_pairs(outs[0][..., : queries + keys], cos_NTR, sin_NTR)
+        else:
+            for part in parts[:2]:
+                rotary(part.view(count, tokens, -1, block.size), part, cos_NTR, sin_NTR)
         ctx.save_for_backward(hidden_NTH, cos_NTR, sin_NTR)
         ctx.block, ctx.seed, ctx.lows = block, seed, lows
         ctx.normed_tH = normed_tH if has_room(normed_tH) else None
@@ -183,7 +209,8 @@ class _Projections(torch.autograd.Function):
         normed_tH, merged = ctx.normed_tH, ctx.weights
         if normed_tH is None:
             normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
-        grads_NTF = block.turned_back(grads, cos_NTR, sin_NTR)
+        in_pairs = merged[0] is not None and merged[0].order_O is not None
+        grads_NTF = block.turned_back(grads, cos_NTR, sin_NTR, in_pairs)
         del grads
         grad_normed_tH: Tensor | None = None
         lora: list[Tensor] = []

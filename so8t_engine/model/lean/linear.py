@@ -28,12 +28,14 @@ class Weight(NamedTuple):
         with_a: where merged, the rows of s A below (O + r, I): one product gives the output and s A x.
         with_b: where merged, the columns of s B beside (O, I + r): one product with the output's gradient
             gives those of the input and of A x.
+        order_O: where merged, which row of W each of its rows is; None is their own order.
     """
 
     matrix_OI: Tensor
     merged: bool
     with_a: Tensor | None = None
     with_b: Tensor | None = None
+    order_O: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +102,16 @@ class LoraLinear:
         plain = replace(self, whole_OI=None)
         return plain if dtype is None or not self.quantised else replace(plain, whole_OI=plain.weight(dtype))
 
-    def prepare(self, dtype: torch.dtype, tokens: int, seed: Seed | None) -> Weight:
+    def prepare(
+        self, dtype: torch.dtype, tokens: int, seed: Seed | None, order_O: Tensor | None = None
+    ) -> Weight:
         """The weight as `forward` and `backward` of so many tokens take it.
 
         On the CPU LoRA is added to it where that is less work than adding LoRA to each token's output; not
         to quantised weights nor in half precision, where the sum would be rounded.
+
+        Args:
+            order_O: the order of the outputs, for a merged weight without a bias; others keep their own.
         """
         if self.a_rI is None or self.b_Or is None or type(self.base) is not nn.Linear:
             return Weight(self.weight(dtype), merged=False)
@@ -114,13 +121,17 @@ class LoraLinear:
         dropping = seed is not None and self.dropout > 0.0
         if plain_OI.is_cuda or dropping or not exact or tokens * (outputs + inputs) < outputs * inputs:
             return Weight(self.weight(dtype), merged=False)
-        a_rI, b_Or = self.a_rI.detach().to(dtype), self.b_Or.detach().to(dtype)
+        a_rI, b_Or, plain_OI = self.a_rI.detach().to(dtype), self.b_Or.detach().to(dtype), plain_OI.detach()
+        if self.base.bias is not None or len(a_rI) % 2:  # an odd number beside them: no pairs in memory
+            order_O = None
+        if order_O is not None:
+            b_Or, plain_OI = b_Or[order_O], plain_OI[order_O]
         whole = plain_OI.new_empty((outputs + len(a_rI), inputs + len(a_rI)))
         merged_OI, with_a, with_b = whole[:outputs, :inputs], whole[:, :inputs], whole[:outputs]
-        torch.addmm(plain_OI.detach(), b_Or, a_rI, alpha=self.scale, out=merged_OI)
+        torch.addmm(plain_OI, b_Or, a_rI, alpha=self.scale, out=merged_OI)
         torch.mul(a_rI, self.scale, out=with_a[outputs:])
         torch.mul(b_Or, self.scale, out=with_b[:, inputs:])
-        return Weight(merged_OI, True, with_a, with_b)
+        return Weight(merged_OI, True, with_a, with_b, order_O)
 
     def forward(
         self, input_tI: Tensor, weight: Weight, seed: Seed | None, lows: Lows | None = None
@@ -173,6 +184,9 @@ class LoraLinear:
         if low_tr is not None and weight.with_b is not None:
             inputs = input_tI.shape[1]
             grad_merged_b_Or = grad_tO.T @ low_tr
+            if weight.order_O is not None:
+                ordered_b_Or, grad_merged_b_Or = grad_merged_b_Or, torch.empty_like(grad_merged_b_Or)
+                grad_merged_b_Or[weight.order_O] = ordered_b_Or
             if not want_input:
                 return None, (grad_tO @ weight.with_b[:, inputs:]).T @ input_tI, grad_merged_b_Or
             both_tJ = grad_tO @ weight.with_b

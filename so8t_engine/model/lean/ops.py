@@ -101,10 +101,6 @@ def rotary(
         one, two = source_NThD[..., :half], source_NThD[..., half:rotated]
         # Both halves are read before the target, which may be the source, is written.
         first = (one * cos).addcmul_(two, sin, value=-sign)
-        if source_NThD.data_ptr() == out_NThD.data_ptr() and source_NThD.stride() == out_NThD.stride():
-            two.mul_(cos).addcmul_(one, sin, value=sign)
-            one.copy_(first)
-            return
         second = (two * cos).addcmul_(one, sin, value=sign)
         out_NThD[..., :half], out_NThD[..., half:rotated] = first, second
         if rotated < size and source_NThD.data_ptr() != out_NThD.data_ptr():
@@ -120,6 +116,20 @@ def rotary(
             SIZE=size, HALF=rotated // 2, WIDTH=_power_of_two(rotated // 2), REST=size - rotated, SIGN=sign,
             GROUP=_HEADS, num_warps=4,
         )  # fmt: skip
+
+
+def rotary_of_pairs(units_NTF: Tensor, cos_NTR: Tensor, sin_NTR: Tensor, transposed: bool = False) -> None:
+    """`rotary` in place of whole heads whose units to be turned lie in pairs: one product of complex numbers.
+
+    Args:
+        units_NTF: shape (N, T, h·R), a part of wider rows of an even number of units perhaps.
+    """
+    half = cos_NTR.shape[-1] // 2
+    sin_NTr = sin_NTR[..., :half]
+    turn_NTr = torch.complex(
+        cos_NTR[..., :half].contiguous(), -sin_NTr if transposed else sin_NTr.contiguous()
+    )
+    torch.view_as_complex(units_NTF.unflatten(-1, (-1, half, 2))).mul_(turn_NTr.unsqueeze(2))
 
 
 def has_room(tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from so8t_engine.model.lean.attention import Attention, Norm
 from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.mlp import GatedMLP
-from so8t_engine.model.lean.ops import cross_entropy_rows
+from so8t_engine.model.lean.ops import cross_entropy_rows, rotary, rotary_of_pairs
 from so8t_engine.model.packed import _FlashRows, _row_by_row, side_by_side
 from so8t_engine.so8t.losses import IGNORE
 from so8t_engine.so8t.pet import pet_loss
@@ -52,19 +52,44 @@ def test_attention_of_rows_as_one_node_is_sdpa_of_each_row(dtype: torch.dtype) -
     assert torch.equal(found.grad, wanted.grad)
 
 
+def test_queries_and_keys_in_pairs_are_turned_as_halves_are() -> None:
+    linear = LoraLinear(nn.Linear(64, 192, bias=False))
+    block = Attention(Norm(torch.ones(64), 1e-5), (linear,), linear, 4, 4, 16, 0.25)
+    angle_1TR = _random(1, 7, 8).repeat(1, 1, 2)
+    cos_1TR, sin_1TR = angle_1TR.cos(), angle_1TR.sin()
+    order_F = block.pairs_order(cos_1TR)
+    assert order_F is not None
+    assert block.pairs_order(cos_1TR[..., :8]) is None
+    plain_1TF = _random(1, 7, 192, seed=1)
+    paired_1TF = plain_1TF[..., order_F].contiguous()
+    for part in plain_1TF.split(64, -1)[:2]:
+        rotary(part.view(1, 7, 4, 16), part, cos_1TR, sin_1TR)
+    rotary_of_pairs(paired_1TF[..., :128], cos_1TR, sin_1TR)
+    torch.testing.assert_close(paired_1TF, plain_1TF[..., order_F])
+
+
 def test_gradients_that_lie_side_by_side_are_turned_back_where_they_are() -> None:
     linear = LoraLinear(nn.Linear(64, 192, bias=False))
     block = Attention(Norm(torch.ones(64), 1e-5), (linear,), linear, 4, 4, 16, 0.25)
     angle_1TR = _random(1, 7, 8, dtype=torch.float32).repeat(1, 1, 2)
+    cos_1TR, sin_1TR = angle_1TR.cos(), angle_1TR.sin()
+    order_F = block.pairs_order(cos_1TR)
+    assert order_F is not None
     whole_1TgD = _random(1, 7, 12, 16, seed=1, dtype=torch.float32)
     beside = tuple(part.transpose(1, 2) for part in whole_1TgD.split(4, 2))
     apart = tuple(part.clone() for part in beside)
+    # The same gradients with the units of each head in their own order.
+    own_1TgD = torch.empty_like(whole_1TgD)
+    own_1TgD.view(1, 7, 192)[..., order_F] = whole_1TgD.view(1, 7, 192)
+    own = tuple(part.transpose(1, 2) for part in own_1TgD.split(4, 2))
     assert side_by_side(apart) is None
     assert side_by_side((beside[0], beside[2], beside[1])) is None
-    (wanted_1TF,) = block.turned_back(apart, angle_1TR.cos(), angle_1TR.sin())
-    (found_1TF,) = block.turned_back(beside, angle_1TR.cos(), angle_1TR.sin())
+    (wanted_1TF,) = block.turned_back(own, cos_1TR, sin_1TR, False)
+    (copied_1TF,) = block.turned_back(apart, cos_1TR, sin_1TR, True)
+    (found_1TF,) = block.turned_back(beside, cos_1TR, sin_1TR, True)
     assert found_1TF.data_ptr() == whole_1TgD.data_ptr()
-    assert torch.equal(found_1TF, wanted_1TF)
+    assert torch.equal(found_1TF, copied_1TF)
+    torch.testing.assert_close(found_1TF, wanted_1TF[..., order_F])
 
 
 @pytest.mark.parametrize(("tokens", "tiles"), [(70, 1), (90, 1), (100, 2), (200, 3)])

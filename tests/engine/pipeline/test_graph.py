@@ -115,7 +115,7 @@ def test_a_changed_source_runs_again_and_says_why(tmp_path: Path) -> None:
     plan = pipeline.plan()
     assert [(p.action, p.reason) for p in plan] == [
         ("run", "source changed"),
-        ("run", "count runs first"),
+        ("run", "after count"),
     ]
     assert all(p.stale for p in plan), "what is there is no longer what this call would give"
     assert statuses(pipeline) == (0, DONE)
