@@ -122,7 +122,8 @@ class LoraLinear:
         if plain_OI.is_cuda or dropping or not exact or tokens * (outputs + inputs) < outputs * inputs:
             return Weight(self.weight(dtype), merged=False)
         a_rI, b_Or, plain_OI = self.a_rI.detach().to(dtype), self.b_Or.detach().to(dtype), plain_OI.detach()
-        if self.base.bias is not None or len(a_rI) % 2:  # an odd number beside them: no pairs in memory
+        with_bias = getattr(self.base, "bias", None) is not None
+        if with_bias or len(a_rI) % 2:  # an odd number beside them: no pairs in memory
             order_O = None
         if order_O is not None:
             b_Or, plain_OI = b_Or[order_O], plain_OI[order_O]

@@ -129,7 +129,7 @@ def rotary_of_pairs(units_NTF: Tensor, cos_NTR: Tensor, sin_NTR: Tensor, transpo
     turn_NTr = torch.complex(
         cos_NTR[..., :half].contiguous(), -sin_NTr if transposed else sin_NTr.contiguous()
     )
-    torch.view_as_complex(units_NTF.unflatten(-1, (-1, half, 2))).mul_(turn_NTr.unsqueeze(2))
+    torch.view_as_complex(units_NTF.view(*units_NTF.shape[:-1], -1, half, 2)).mul_(turn_NTr.unsqueeze(2))
 
 
 def has_room(tensor: Tensor) -> bool:
