@@ -1,20 +1,19 @@
 """Near-duplicates: Jaccard similarity over character 5-gram shingles, exactly or by MinHash.
 
 Two texts are near-duplicates when the Jaccard similarity of their shingle sets is at least
-`THRESHOLD`. Up to `EXACT_LIMIT` texts every such pair is found, by prefix filtering (Chaudhuri,
-Ganti and Kaushik 2006; Bayardo, Ma and Srikant 2007: two sets with Jaccard >= t share an element
-among the ``|x| - ceil(t |x|) + 1`` rarest of each). Above it, candidates come from MinHash with
-banding (Broder 1997) and are verified exactly: no false pair, and a pair at similarity s is found
-with probability ``1 - (1 - s**ROWS_PER_BAND)**BANDS``.
+`THRESHOLD`. Up to `EXACT_LIMIT` texts every such pair is found: products of sparse matrices count what
+any two share. Above it, candidates come from MinHash with banding (Broder 1997) and are verified
+exactly: no false pair, and a pair at similarity s is found with probability
+``1 - (1 - s**ROWS_PER_BAND)**BANDS``.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,8 @@ EXACT_LIMIT = 6_000
 BANDS = 32
 ROWS_PER_BAND = 4
 _SMALL_BUCKET = 32
+#: Rows of a product of sparse matrices at a time.
+_BLOCK = 512
 _CHUNK_SHINGLES = 2_000_000
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
@@ -74,26 +75,27 @@ def similarity(a: str, b: str) -> float:
     return jaccard(shingles(a), shingles(b))
 
 
-def _prefix_pairs(sets: Sequence[Shingles], threshold: float) -> Iterator[tuple[int, int]]:
-    """Candidate pairs (i, j), i < j: a superset of all with Jaccard >= ``threshold``."""
-    frequency: Counter[int] = Counter()
-    for one in sets:
-        frequency.update(one.tolist())
-    order = sorted(range(len(sets)), key=lambda i: (sets[i].size, i))
-    index: defaultdict[int, list[int]] = defaultdict(list)
-    for i in order:
-        size = int(sets[i].size)
-        rarest = sorted(sets[i].tolist(), key=lambda s: (frequency[s], s))
-        # The slack keeps rounding (0.6 * 5 = 3.0000000000000004) from cutting a prefix short.
-        prefix = rarest[: size - math.ceil(threshold * size - 1e-9) + 1]
-        met: set[int] = set()
-        for token in prefix:
-            met.update(j for j in index[token] if sets[j].size >= threshold * size - 1e-9)
-            index[token].append(i)
-        for j in met:
-            yield min(i, j), max(i, j)
-    empty = [i for i in range(len(sets)) if sets[i].size == 0]
-    yield from itertools.pairwise(empty)
+def _incidence(sets: Sequence[Shingles]) -> tuple[NDArray[np.int64], Any]:
+    """The sets' sizes (N,) and a sparse matrix (N, distinct shingles) with a one for each member."""
+    from scipy.sparse import csr_array
+
+    sizes = np.array([one.size for one in sets], np.int64)
+    known, columns = np.unique(np.concatenate([np.empty(0, np.uint64), *sets]), return_inverse=True)
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    return sizes, csr_array((np.ones(len(columns), np.int32), columns, ends), shape=(len(sets), len(known)))
+
+
+def _exact_pairs(sets: Sequence[Shingles], threshold: float) -> list[tuple[int, int, float]]:
+    """Every pair (i, j), i < j, with Jaccard >= ``threshold`` > 0, and empty sets with their neighbours."""
+    sizes, has = _incidence(sets)
+    found = [(i, j, 1.0) for i, j in itertools.pairwise(np.flatnonzero(sizes == 0).tolist())]
+    for first in range(0, len(sets), _BLOCK):
+        shared = (has[first : first + _BLOCK] @ has[first:].T.tocsr()).tocoo()
+        one, other = shared.coords[0] + first, shared.coords[1] + first
+        values = shared.data / (sizes[one] + sizes[other] - shared.data)
+        alike = (one < other) & (values >= threshold)
+        found += zip(one[alike].tolist(), other[alike].tolist(), values[alike].tolist(), strict=True)
+    return sorted(found)
 
 
 def _minhash_pairs(sets: Sequence[Shingles], seed: int) -> Iterator[tuple[int, int]]:
@@ -147,9 +149,8 @@ def near_duplicate_pairs(
     Complete up to `EXACT_LIMIT` sets; above it found by MinHash (see the module's text).
     """
     if len(sets) <= EXACT_LIMIT:
-        candidates = set(_prefix_pairs(sets, threshold))
-    else:
-        candidates = set(_minhash_pairs(sets, seed))
+        return _exact_pairs(sets, threshold)
+    candidates = set(_minhash_pairs(sets, seed))
     found = ((i, j, jaccard(sets[i], sets[j])) for i, j in sorted(candidates))
     return [pair for pair in found if pair[2] >= threshold]
 
@@ -176,25 +177,20 @@ def components(count: int, pairs: Sequence[tuple[int, int, float]]) -> list[list
 def max_cross_similarity(groups: Sequence[Sequence[str]]) -> tuple[float, str, str]:
     """The largest similarity between texts of two different groups, with the two texts; exact.
 
-    Every cross-group pair is covered: shared shingles are counted by products of sparse matrices.
+    Every cross-group pair is covered.
     """
-    from scipy.sparse import csr_array
-
     texts = [text for group in groups for text in group]
     bounds = np.cumsum([0, *(len(group) for group in groups)])
     sets = [shingles(text) for text in texts]
-    sizes = np.array([len(found) for found in sets])
+    sizes, has = _incidence(sets)
     nothing = [index for index, size in enumerate(sizes) if size == 0]
     if len({int(np.searchsorted(bounds, index, side="right")) for index in nothing}) > 1:
         return 1.0, texts[nothing[0]], texts[nothing[-1]]  # texts without a shingle are alike
-    known, columns = np.unique(np.concatenate([np.empty(0, np.uint64), *sets]), return_inverse=True)
-    ends = np.concatenate([[0], np.cumsum(sizes)])
-    has = csr_array((np.ones(len(columns), np.int32), columns, ends), shape=(len(texts), len(known)))
     best = (0.0, "", "")
     for low, high in itertools.pairwise(bounds[:-1]):
         others = has[high:].T.tocsr()  # a pair is looked at from its earlier group
-        for first in range(low, high, 512):
-            shared = (has[first : min(first + 512, high)] @ others).tocoo()
+        for first in range(low, high, _BLOCK):
+            shared = (has[first : min(first + _BLOCK, high)] @ others).tocoo()
             if not shared.nnz:
                 continue
             one, other = shared.coords[0] + first, shared.coords[1] + high

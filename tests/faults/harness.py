@@ -8,6 +8,7 @@ in memory dies with it.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib
 import logging
 import os
@@ -43,6 +44,7 @@ def write_sources(folder: Path) -> tuple[Path, Path]:
     write_few_rows(rows)
     for module in ("bitsandbytes", "peft", "sklearn.feature_extraction.text", "sklearn.linear_model"):
         importlib.import_module(module)  # once, instead of in every child
+    gc.freeze()  # no child walks, and so copies, what was imported
     return model, rows
 
 

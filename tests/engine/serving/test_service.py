@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 from so8t_engine.serving.audit import read_rows
@@ -241,6 +240,8 @@ def test_when_the_caller_leaves_the_work_stops_and_is_recorded(tmp_path: Path, s
 
 def test_the_official_client(scripted: Live) -> None:
     url, _service, answerer = scripted
+    import openai  # 1.6 s, which only this test needs
+
     client = openai.OpenAI(base_url=f"{url}/v1", api_key=TOKEN)
     assert [model.id for model in client.models.list()] == ["served"]
     chat: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}]
