@@ -81,7 +81,7 @@ class RunDirectory:
     def open(cls, path: str | Path) -> RunDirectory:
         """An existing run. Raises `RunError` where there is none."""
         run = cls(Path(path).expanduser().absolute())
-        if not run.events.exists() or not run.config_file.exists():
+        if not run.events.is_file() or not run.config_file.is_file():
             raise RunError(
                 _("%(path)s is not a run folder.") % {"path": str(path)},
                 _("A run folder holds config.yaml and events.jsonl."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -267,3 +268,13 @@ def test_a_final_that_cannot_be_written_says_what_stands(
     with pytest.raises(RunError) as caught:
         final.save_final(RunDirectory(tmp_path), None, 5, {}, None, saved_step)  # type: ignore[arg-type]
     assert mend in caught.value.mend
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_the_events_is_no_run(tmp_path: Path) -> None:
+    """Reading it would wait for ever."""
+    run = RunDirectory.create(Config(), tmp_path / "run")
+    run.events.unlink()
+    os.mkfifo(run.events)
+    with pytest.raises(RunError, match="is not a run folder"):
+        RunDirectory.open(run.path)
