@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 
 from so8t_engine.commands.bake_card import model_card
-from so8t_engine.commands.runs import run_summary
+from so8t_engine.commands.runs import state_of_final
 from so8t_engine.config import Config
 from so8t_engine.errors import DataError, ModelError, RunError
 from so8t_engine.i18n import _
@@ -93,7 +93,7 @@ def bake_run(
 
 def _finished_run(path: Path) -> tuple[RunDirectory, Config, str]:
     run = RunDirectory.open(path)
-    state = str(run_summary(run)["state"])
+    state = state_of_final(run)
     if state not in {State.FINISHED, State.STOPPED} or not run.final.exists():
         raise RunError(
             _("The run in %(path)s is not finished; its state is '%(state)s'.")

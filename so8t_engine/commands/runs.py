@@ -12,10 +12,25 @@ from so8t_engine.history.notes import RunNotes
 from so8t_engine.i18n import _
 from so8t_engine.plain_text import visible
 from so8t_engine.training.checkpoint import pin, pinned_steps
-from so8t_engine.training.events import StateEvent, StepEvent
+from so8t_engine.training.events import EndEvent, StateEvent, StepEvent
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.states import LIVE, State
+
+
+def state_of_final(run: RunDirectory) -> str:
+    """In which state the run left the ``final/`` that stands.
+
+    A life that came to no step, because its rows were gone, say, has changed nothing in it: what the one
+    before ended as still holds.
+    """
+    state, ended = str(run_summary(run)["state"]), ""
+    for event in run.read_events():
+        if isinstance(event, StepEvent):
+            ended = ""
+        elif isinstance(event, EndEvent) and event.status in {"finished", "stopped"}:
+            ended = event.status
+    return ended if ended and state in {"failed", "aborted", "dead"} else state
 
 
 def run_summary(run: RunDirectory) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from so8t_engine.errors import ModelError
 from so8t_engine.i18n import _
 from so8t_engine.memory.families import FAMILIES, family_of
 from so8t_engine.paths import resources_dir
+from so8t_engine.plain_text import visible
+from so8t_engine.safe_paths import is_folder, is_there
 
 EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
@@ -169,6 +171,51 @@ def _number(values: Mapping[str, Any], key: str, where: str, default: int | None
     return value
 
 
+def refuse_unfit(values: Mapping[str, Any], where: str) -> None:
+    """Raise `ModelError` for a model that cannot be trained here; ``values``: of its ``config.json``."""
+    inner = values.get("text_config")
+    every = {**values, **inner} if isinstance(inner, Mapping) else values
+    what = {"path": where, "type": visible(str(values.get("model_type", "?")), 60)}
+    if any("expert" in key and isinstance(value, int) and value > 1 for key, value in every.items()):
+        raise ModelError(
+            _("%(path)s describes a mixture of experts, which is not supported.") % what,
+            _("Choose a dense model, for example microsoft/Phi-3.5-mini-instruct."),
+        )
+    if any(
+        isinstance(values.get(name), Mapping) for name in ("text_config", "vision_config", "audio_config")
+    ):
+        raise ModelError(
+            _("%(path)s describes a model of text and more (%(type)s), which cannot be trained here.") % what,
+            _("Choose its version for text alone, or another model."),
+        )
+    if values.get("is_encoder_decoder") is True:
+        raise ModelError(
+            _("%(path)s describes an encoder with a decoder (%(type)s), which cannot be trained here.")
+            % what,
+            _("Choose a decoder model, for example microsoft/Phi-3.5-mini-instruct."),
+        )
+    stored = stored_quantisation(values)
+    if stored not in {None, "nf4", "int8"}:
+        raise ModelError(
+            _("%(path)s describes weights quantised by %(method)s, which cannot be trained here.")
+            % {"path": where, "method": visible(str(stored), 60)},
+            _("Choose the model's original weights; they are quantised while they are loaded."),
+        )
+
+
+def stored_quantisation(values: Mapping[str, Any]) -> str | None:
+    """How the stored weights are quantised: ``nf4``, ``int8``, another method's name, or None."""
+    own = values.get("quantization_config")
+    if not isinstance(own, Mapping) or not own:
+        return None
+    method = str(own.get("quant_method") or "bitsandbytes")
+    if method != "bitsandbytes":
+        return method
+    if own.get("load_in_8bit") or own.get("_load_in_8bit"):
+        return "int8"
+    return str(own.get("bnb_4bit_quant_type") or "fp4")
+
+
 def geometry_from_config(values: Mapping[str, Any], where: str = "config.json") -> ModelGeometry:
     """The geometry that a model's ``config.json`` declares.
 
@@ -177,19 +224,12 @@ def geometry_from_config(values: Mapping[str, Any], where: str = "config.json") 
         where: its path, for the error's sentence.
 
     Raises:
-        ModelError: a size is missing, or the model is a mixture of experts, which is not supported.
+        ModelError: a size is missing, or the model is of a kind that cannot be trained here.
     """
-    inner = values.get("text_config")
-    if isinstance(inner, Mapping):  # models that also see pictures keep the decoder's sizes in here
-        values = {**values, **inner}
+    refuse_unfit(values, where)
     model_type = str(values.get("model_type", ""))
     family = family_of(model_type)
     values = {**family.defaults, **{key: value for key, value in values.items() if value is not None}}
-    if any("expert" in key and isinstance(value, int) and value > 1 for key, value in values.items()):
-        raise ModelError(
-            _("%(path)s describes a mixture of experts, which is not supported.") % {"path": where},
-            _("Choose a dense model, for example microsoft/Phi-3.5-mini-instruct."),
-        )
     hidden, heads = _number(values, "hidden_size", where), _number(values, "num_attention_heads", where)
     if hidden % 8:
         raise ModelError(
@@ -198,6 +238,12 @@ def geometry_from_config(values: Mapping[str, Any], where: str = "config.json") 
         )
     inner_size = _number(values, "intermediate_size", where)
     kv_heads = _number(values, "num_key_value_heads", where, heads)
+    if heads % kv_heads:
+        raise ModelError(
+            _("%(path)s: %(heads)d heads cannot share %(kv_heads)d heads of keys and values.")
+            % {"path": where, "heads": heads, "kv_heads": kv_heads},
+            _("Download the file again, or choose another model."),
+        )
     size = _number(values, "head_dim", where, max(hidden // heads, 1))
     per_norm = hidden * (2 if family.norm_bias else 1)
     extras = family.norms * per_norm
@@ -328,9 +374,9 @@ def model_geometry(path: str, revision: str | None = None) -> ModelGeometry:
     if path == EMBEDDED:
         return _read(resources_dir() / "base_model" / "config.json")
     folder = Path(path).expanduser()
-    if folder.is_dir():
+    if is_folder(folder):
         return _read(folder / "config.json")
-    if not _HUB_ID.fullmatch(path) or folder.exists():
+    if not _HUB_ID.fullmatch(path) or is_there(folder):
         raise ModelError(
             _("There is no model folder %(path)s.") % {"path": path},
             _("Choose a folder that holds config.json, a Hub id such as %(example)s, or 'embedded'.")

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from so8t_engine.config.sections import ModelConfig
 from so8t_engine.errors import ModelError
 from so8t_engine.i18n import _
+from so8t_engine.memory.geometry import refuse_unfit, stored_quantisation
 from so8t_engine.model.compact import compact
 from so8t_engine.model.dequantised import dequantise
 from so8t_engine.model.source import model_source
@@ -100,6 +101,16 @@ def load_base(config: ModelConfig) -> nn.Module:
         quantization = BitsAndBytesConfig(load_in_8bit=True)
     try:
         hf_config = AutoConfig.from_pretrained(source, revision=config.revision, trust_remote_code=False)
+        stated = hf_config.to_dict()
+        refuse_unfit(stated, source)
+        stored = stored_quantisation(stated)
+        if stored not in {None, config.quantization}:
+            raise ModelError(
+                _("The weights of %(source)s are stored as %(stored)s; model.quantization is %(wanted)s.")
+                % {"source": source, "stored": stored, "wanted": config.quantization},
+                _("Set model.quantization to %(stored)s, or choose the model's original weights.")
+                % {"stored": stored},
+            )
         hidden = getattr(hf_config, "hidden_size", None)
         if not isinstance(hidden, int) or hidden % 8:
             raise ModelError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from so8t_engine.commands.runs import run_summary
+from so8t_engine.commands.runs import state_of_final
 from so8t_engine.config import Config
 from so8t_engine.errors import ModelError, RunError
 from so8t_engine.i18n import _
@@ -82,7 +82,7 @@ def finished_run(path: Path) -> tuple[RunDirectory, Config, dict[str, Any]]:
         RunError: it has none, or a file in it is damaged.
     """
     run = RunDirectory.open(path)
-    state = str(run_summary(run)["state"])
+    state = state_of_final(run)
     if state not in {State.FINISHED, State.STOPPED} or not run.final.exists():
         raise RunError(
             _("The run in %(path)s is not finished; its state is '%(state)s'.")

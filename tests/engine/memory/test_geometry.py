@@ -161,6 +161,8 @@ def test_a_missing_folder_is_an_error_with_a_mend(path: str) -> None:
         {"hidden_size": 60},
         {"vocab_size": 0},
         {"num_experts": 8},
+        {"text_config": {"num_local_experts": 16}},
+        {"num_attention_heads": 4, "num_key_value_heads": 3},
     ],
 )
 def test_a_config_that_cannot_be_used_is_an_error_naming_the_file(
@@ -198,3 +200,34 @@ def test_embedded_lives_in_the_resources(
         model_geometry("embedded")
     write_model(tmp_path / "base_model")
     assert model_geometry("embedded").hidden == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"model_type": "gemma3", "text_config": {"hidden_size": 64}}, "text and more (gemma3)"),
+        ({"model_type": "qwen2_vl", "vision_config": {}}, "text and more"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "encoder with a decoder"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantised by gptq"),
+        ({"quantization_config": {"load_in_4bit": True}}, "quantised by fp4"),
+    ],
+)
+def test_what_a_run_would_refuse_is_not_estimated_to_fit(
+    write_model: WriteModel, tmp_path: Path, changes: dict[str, object], word: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        model_geometry(str(write_model(tmp_path, **changes)))
+    assert word in caught.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("own", "method"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "nf4"),
+        ({"load_in_8bit": True}, "int8"),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_weights_that_bitsandbytes_has_quantised_are_told_apart(own: object, method: str | None) -> None:
+    assert module.stored_quantisation({"quantization_config": own}) == method

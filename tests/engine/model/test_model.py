@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,3 +161,13 @@ def test_a_4_bit_layer_that_its_use_has_repacked_is_not_dequantised_to_other_val
     layer.weight.quant_state.packing_format_for_cpu = True
     with pytest.raises(ModelError, match="exact values"):
         dequantise(nn.Sequential(layer), torch.float32)
+
+
+def test_weights_stored_otherwise_than_asked_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    """transformers keeps to what is stored and only warns: a run would call itself what it is not."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    own = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": own}))
+    with pytest.raises(ModelError, match=r"stored as nf4; model\.quantization is int8"):
+        load_base(ModelConfig(path=str(file.parent), quantization="int8", device="cpu"))

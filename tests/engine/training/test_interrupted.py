@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from so8t_engine.commands.runs import state_of_final
 from so8t_engine.config import Config
 from so8t_engine.training.control import OWNER_GONE, SIGNAL
-from so8t_engine.training.events import CheckpointEvent, Event, StateEvent, StepEvent
+from so8t_engine.training.events import CheckpointEvent, EndEvent, Event, StateEvent, StepEvent
 from so8t_engine.training.interrupted import CHUNK_BYTES, find_interrupted, find_live, interrupted
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import EventWriter, RunDirectory
@@ -162,3 +163,15 @@ def test_a_run_cut_off_by_power_is_continued_by_one_command(tiny_config: Make, t
     assert find_interrupted(runs) == []
     steps = [e.step for e in RunDirectory.open(runs / "one").read_events() if isinstance(e, StepEvent)]
     assert steps[-1] == 40
+
+
+def test_a_finished_run_stays_usable_after_a_resume_that_came_to_nothing(tmp_path: Path) -> None:
+    """Its rows were gone, say: `bake`, `serve` and `evaluate` refused its intact final from then on."""
+    life = [*_moves(S.LOADING, S.RUNNING), _step(1), *_moves(S.LOADING, S.RUNNING, S.FINISHED)[-1:]]
+    end = EndEvent(status="finished", step=1, seconds=1.0)
+    failed = [*_moves(S.LOADING, S.FAILED), EndEvent(status="failed", step=0, seconds=1.0)]
+    assert state_of_final(_run(tmp_path / "a", [*life, end])) == "finished"
+    assert state_of_final(_run(tmp_path / "b", [*life, end, *failed])) == "finished"
+    assert state_of_final(_run(tmp_path / "c", [*life, *failed])) == "failed"
+    # A further step belongs to another final, which was not written.
+    assert state_of_final(_run(tmp_path / "d", [*life, end, _step(2), *failed])) == "failed"
