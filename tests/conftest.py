@@ -54,7 +54,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return  # pytest-xdist's own process: its children are the workers, which do the same
     for child in psutil.Process().children(recursive=True):
         try:
-            if "multiprocessing" not in " ".join(child.cmdline()):
+            # The warm server ends with this process, and takes its socket's folder away.
+            if child.pid != warm.server_pid() and "multiprocessing" not in " ".join(child.cmdline()):
                 child.kill()
         except psutil.NoSuchProcess:
             continue
