@@ -52,3 +52,19 @@ def leaves(folder: Path, path: Path, also: tuple[Path, ...] = ()) -> bool:
         return not any(real.is_relative_to(allowed.resolve()) for allowed in (folder, *also))
     except (OSError, RuntimeError, ValueError):  # a loop of links
         return True
+
+
+def is_folder(path: Path) -> bool:
+    """As `Path.is_dir`, which raises where a name is too long."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def is_there(path: Path) -> bool:
+    """As `Path.exists`, which raises where a name is too long."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

@@ -16,6 +16,7 @@ from so8t_engine.config.secrets import secrets_in
 from so8t_engine.errors import ConfigError
 from so8t_engine.i18n import _
 from so8t_engine.paths import configs_dir
+from so8t_engine.safe_paths import is_there
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
@@ -233,7 +234,7 @@ def load_section(model: type[Model], path: str | Path, overrides: Sequence[str] 
     """A ``model`` from a YAML file or the name of a shipped one; see `load_config`."""
     file = Path(path)
     shipped = preset_paths() if model is Config else pipeline_paths()
-    if not file.exists():
+    if not is_there(file):
         preset = shipped.get(file.stem)
         if preset is None or (file.suffix not in {"", ".yaml"}):
             raise ConfigError(

@@ -13,6 +13,7 @@ from so8t_engine.data.textfile import MAX_LINE_BYTES, read_text
 from so8t_engine.errors import DataError
 from so8t_engine.i18n import _
 from so8t_engine.plain_text import visible
+from so8t_engine.safe_paths import is_there
 
 Numbered = tuple[int, object]
 TEXT_ENDINGS = (".txt", ".md")
@@ -160,7 +161,7 @@ def table_records(path: Path, separator: str | None = None) -> Iterator[Numbered
 
 def parquet_records(path: Path) -> Iterator[Numbered]:
     """Rows of a Parquet file, by pyarrow."""
-    if not path.exists():
+    if not is_there(path):
         raise DataError(_("There is no file %(path)s.") % {"path": path}, _("Check the path of the rows."))
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -12,7 +12,7 @@ from so8t_engine.errors import DataError
 from so8t_engine.i18n import _
 from so8t_engine.paths import resources_dir
 from so8t_engine.plain_text import visible
-from so8t_engine.safe_paths import is_hub_id, leaves
+from so8t_engine.safe_paths import is_folder, is_hub_id, is_there, leaves
 
 EMBEDDED = "embedded:"
 HUB = "hub:"
@@ -75,7 +75,7 @@ def read_file(path: Path, fmt: str = "auto") -> list[Row]:
     """The rows of one file. ``fmt`` is auto (by ending), jsonl, csv, parquet or text."""
     kind = ENDINGS.get(path.suffix.lower()) if fmt == "auto" else fmt
     if kind not in READERS:
-        if fmt == "auto" and not path.exists():
+        if fmt == "auto" and not is_there(path):
             raise DataError(
                 _("There is no file %(path)s.") % {"path": path}, _("Check the path of the rows.")
             )
@@ -172,7 +172,7 @@ def read_rows(
     if "\x00" in path_or_id:
         raise DataError(_("The path of the rows holds a NUL character."), _("Check the path of the rows."))
     path = Path(path_or_id).expanduser()
-    return _read_folder(path, fmt, split) if path.is_dir() else read_file(path, fmt)
+    return _read_folder(path, fmt, split) if is_folder(path) else read_file(path, fmt)
 
 
 def has_split(path_or_id: str, split: str) -> bool:
@@ -193,4 +193,4 @@ def has_split(path_or_id: str, split: str) -> bool:
     if path_or_id.startswith(EMBEDDED):
         return split_file(embedded_path(path_or_id.removeprefix(EMBEDDED)), split) is not None
     path = Path(path_or_id).expanduser()
-    return path.is_dir() and split_file(path, split) is not None
+    return is_folder(path) and split_file(path, split) is not None

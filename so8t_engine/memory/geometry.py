@@ -15,6 +15,7 @@ from so8t_engine.i18n import _
 from so8t_engine.memory.families import FAMILIES, family_of
 from so8t_engine.paths import resources_dir
 from so8t_engine.plain_text import visible
+from so8t_engine.safe_paths import is_folder, is_there
 
 EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
@@ -373,9 +374,9 @@ def model_geometry(path: str, revision: str | None = None) -> ModelGeometry:
     if path == EMBEDDED:
         return _read(resources_dir() / "base_model" / "config.json")
     folder = Path(path).expanduser()
-    if folder.is_dir():
+    if is_folder(folder):
         return _read(folder / "config.json")
-    if not _HUB_ID.fullmatch(path) or folder.exists():
+    if not _HUB_ID.fullmatch(path) or is_there(folder):
         raise ModelError(
             _("There is no model folder %(path)s.") % {"path": path},
             _("Choose a folder that holds config.json, a Hub id such as %(example)s, or 'embedded'.")

@@ -9,7 +9,7 @@ from so8t_engine.errors import ModelError
 from so8t_engine.i18n import _
 from so8t_engine.model.inspection import check_model_folder
 from so8t_engine.paths import resources_dir
-from so8t_engine.safe_paths import is_hub_id
+from so8t_engine.safe_paths import is_folder, is_hub_id
 
 EMBEDDED = "embedded"
 
@@ -23,7 +23,7 @@ def model_source(config: ModelConfig) -> str:
     if config.path == EMBEDDED:
         return str(resources_dir() / "base_model")
     folder = Path(config.path).expanduser()
-    if folder.is_dir():
+    if is_folder(folder):
         if not (folder / "config.json").is_file():
             raise ModelError(
                 _("%(path)s holds no config.json, so it is no model folder.") % {"path": config.path},

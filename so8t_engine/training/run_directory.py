@@ -25,6 +25,7 @@ from so8t_engine.files import make_private, write_all, write_atomically
 from so8t_engine.history.event_indexer import EventIndexer
 from so8t_engine.i18n import _
 from so8t_engine.redaction import redact
+from so8t_engine.safe_paths import is_there
 from so8t_engine.training.checkpoint import standing
 from so8t_engine.training.events import Event, check_seal, parse_event, seal
 from so8t_engine.training.states import Command
@@ -56,7 +57,7 @@ class RunDirectory:
         target = path or Path(config.run.directory) / _new_id(config.name)
         target = target.expanduser().absolute()
         run = cls(target)
-        if run.events.exists():
+        if is_there(run.events):
             raise RunError(
                 _("%(path)s already holds a run.") % {"path": str(target)},
                 _("Choose another folder, or continue it with --resume."),
@@ -81,7 +82,8 @@ class RunDirectory:
     def open(cls, path: str | Path) -> RunDirectory:
         """An existing run. Raises `RunError` where there is none."""
         run = cls(Path(path).expanduser().absolute())
-        if not run.events.is_file() or not run.config_file.is_file():
+        files = (run.events, run.config_file)
+        if not all(is_there(file) and file.is_file() for file in files):
             raise RunError(
                 _("%(path)s is not a run folder.") % {"path": str(path)},
                 _("A run folder holds config.yaml and events.jsonl."),

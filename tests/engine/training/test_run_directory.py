@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from so8t_engine.commands.verify import verify_run
-from so8t_engine.config import Config
-from so8t_engine.errors import RunError
+from so8t_engine.config import Config, load_config
+from so8t_engine.config.sections import ModelConfig
+from so8t_engine.data.reader import has_split, read_rows
+from so8t_engine.errors import RunError, SO8TError
+from so8t_engine.memory.geometry import model_geometry
+from so8t_engine.model.source import model_source
 from so8t_engine.training import final
 from so8t_engine.training.checkpoint import (
     MANIFEST,
@@ -278,3 +283,26 @@ def test_a_pipe_in_the_place_of_the_events_is_no_run(tmp_path: Path) -> None:
     os.mkfifo(run.events)
     with pytest.raises(RunError, match="is not a run folder"):
         RunDirectory.open(run.path)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        load_config,
+        read_rows,
+        lambda name: read_rows(f"{name}.jsonl"),
+        lambda name: read_rows(f"{name}.parquet"),
+        lambda name: has_split(f"./{name}", "train") or read_rows(name),
+        lambda name: model_geometry(f"./{name}"),
+        lambda name: model_source(ModelConfig(path=f"./{name}")),
+        lambda name: RunDirectory.create(Config(), Path(name)),
+        lambda name: RunDirectory.open(name),
+    ],
+)
+def test_a_name_that_is_too_long_is_a_sentence(
+    ask: Callable[[str], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pathlib's questions raise there, and a person saw a traceback."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SO8TError):
+        ask("n" * 300)
