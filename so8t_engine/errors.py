@@ -52,6 +52,10 @@ class RunError(SO8TError):
     kind = "run"
 
 
+class NoRoomError(RunError):
+    """The disk is full: the same may work once there is room."""
+
+
 class DivergedError(SO8TError):
     """The loss or its gradient is no finite number any more, and neither are the weights."""
 

@@ -236,6 +236,18 @@ class CheckpointConfig(Section):
         N_("Keep the best"),
         N_("Saves when an evaluation's held-out loss is the lowest so far, and keeps that checkpoint too."),
     )
+    wait_minutes: float = setting(
+        30.0,
+        N_("Wait for room"),
+        N_(
+            "Where the disk is full when the run ends, it waits so long for room instead of losing what was "
+            "trained since the last checkpoint. Abort ends the wait."
+        ),
+        unit=N_("min"),
+        advanced=True,
+        ge=0.0,
+        le=1440.0,
+    )
 
 
 class RunConfig(Section):

@@ -136,6 +136,8 @@ class SO8TModel(nn.Module):
         #: Set by a trainer: where gradients stay, and what gives memory back before an evaluation.
         self.gradients: FlatGradients | None = None
         self.before_evaluation: Callable[[], None] | None = None
+        #: Why the layers are transformers' own, where lean ones were asked for.
+        self.not_lean = ""
         self.lean = self._lean_body(config)
         self._rows_apart = (
             self.lean is None
@@ -150,6 +152,7 @@ class SO8TModel(nn.Module):
             return None
         if reason := why_not_lean(self.causal_lm, config.data.max_length):
             log.warning("the layers run as transformers wrote them: %s", reason)
+            self.not_lean = reason
             return None
         return LeanBody(
             self.causal_lm,

@@ -9,6 +9,7 @@ there after a crash between the two.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from so8t_engine import files
-from so8t_engine.errors import RunError
+from so8t_engine.errors import NoRoomError, RunError
 from so8t_engine.i18n import _
 
 MANIFEST = "MANIFEST.json"
@@ -62,7 +63,8 @@ def publish_folder(
         needed_bytes: room that is asked for before anything is written.
 
     Raises:
-        RunError: the folder cannot be written; what stood at ``target`` before still stands there.
+        NoRoomError: the disk is full. RunError: the folder cannot be written for another reason; what stood
+            at ``target`` before still stands there.
     """
     temporary = _hidden(target, _PARTIAL)
     try:
@@ -83,7 +85,7 @@ def publish_folder(
         files.sync(target.parent)
     except (OSError, SafetensorError) as error:
         files.remove_folder(temporary)
-        raise RunError(
+        raise (NoRoomError if _is_full(error) else RunError)(
             _("%(path)s cannot be saved: %(reason)s.")
             % {"path": str(target), "reason": getattr(error, "strerror", None) or str(error)},
             _("Free some disk space or choose another runs folder; the run goes on and tries again."),
@@ -95,10 +97,18 @@ def publish_folder(
     return Published(target, total, _sha256(manifest))
 
 
+def _is_full(error: Exception) -> bool:
+    """Whether there was no room, or none left for this user."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
+    # safetensors says it in words: Linux' and macOS' number, and Windows'.
+    return "(os error 28)" in str(error) or "(os error 112)" in str(error)
+
+
 def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed and free < needed + RESERVE_BYTES:
-        raise RunError(
+        raise NoRoomError(
             _("A checkpoint needs %(needed)d MB on the disk of %(path)s, and %(free)d MB are free.")
             % {
                 "needed": -(-(needed + RESERVE_BYTES) // 10**6),

@@ -29,7 +29,8 @@ def save_final(
     newest checkpoint that stands.
 
     Raises:
-        RunError: it cannot be written; an earlier ``final/`` stays as it was.
+        NoRoomError: the disk is full. RunError: it cannot be written for another reason. An earlier
+            ``final/`` stays as it was.
     """
 
     def write(folder: Path) -> None:
@@ -63,7 +64,7 @@ def save_final(
             mend = _(
                 "The last checkpoint stands: free some disk space and continue the run; no step is repeated."
             )
-        raise RunError(error.sentence, mend) from error
+        raise type(error)(error.sentence, mend) from error
 
 
 def _sort_lists(path: Path) -> None:

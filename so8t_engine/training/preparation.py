@@ -105,6 +105,14 @@ def prepare(config: Config, control: RunControl) -> Prepared:
     truncated = sum(row.truncated for row in encoded)
     for notice in notices(config, encoded, on_card=not runs_on_cpu(config)):
         control.emit(notice)
+    if model.lean is None and (why := model.not_lean):
+        control.emit(
+            WarningEvent(
+                kind="layers",
+                sentence=_("The layers run as transformers wrote them: %(reason)s.") % {"reason": why},
+                mend=_("They need more memory and time than the lean ones; the estimate reckons with that."),
+            )
+        )
     prepared = Prepared(
         config=config,
         tokenizer=tokenizer,

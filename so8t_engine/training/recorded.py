@@ -24,6 +24,7 @@ from torch import Tensor
 
 from so8t_engine.config import Config
 from so8t_engine.data.packed import ROW_INDEX
+from so8t_engine.i18n import _
 from so8t_engine.memory.needed import RECORDING_BYTES
 from so8t_engine.model.divisors import Divisors
 from so8t_engine.model.so8t_model import Batch, LossReport, SO8TModel, StepTotals
@@ -112,20 +113,20 @@ class RecordedPasses:
 
     @staticmethod
     def impossible(model: SO8TModel, config: Config) -> str | None:
-        """Why passes of this model cannot be recorded, for the log; None if they can."""
+        """Why passes of this model cannot be recorded, in words; None if they can."""
         if model.so8t.theta_safe.device.type != "cuda":
-            return "no card is used"
+            return _("no card is used")
         if model.lean is None:
-            return "the layers run as transformers wrote them"
+            return _("the layers run as transformers wrote them")
         if not triton_works(model.so8t.theta_safe.device):
-            return "Triton does not work here"
+            return _("Triton does not work here")
         if model.causal_lm.lm_head.weight.dtype != torch.bfloat16:
-            return "the compute dtype is not bfloat16"
+            return _("the compute dtype is not bfloat16")
         if config.training.packing and not model.lean.packed_in_one(torch.bfloat16):
-            return "attention over packed rows goes row by row here"
+            return _("attention over packed rows goes row by row here")
         like = model.causal_lm.lm_head.weight.new_empty(())
         if config.training.packing and model.lean.angles_grow(config.data.max_length, like):
-            return "rows are packed, and a position's angles depend on the row's length"
+            return _("rows are packed, and a position's angles depend on the row's length")
         return None
 
     def timed(self, run: Callable[[], Tensor]) -> Tensor:

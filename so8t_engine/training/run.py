@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from so8t_engine.config import Config
-from so8t_engine.errors import DivergedError, MemoryLimitError, RunError, SO8TError
+from so8t_engine.errors import DivergedError, MemoryLimitError, NoRoomError, RunError, SO8TError
 from so8t_engine.i18n import _
 from so8t_engine.memory.allocator import keep_freed_memory, prefer_expandable_segments
 from so8t_engine.training.checkpoint import settle
@@ -35,6 +35,7 @@ from so8t_engine.training.observer import StepObserver
 from so8t_engine.training.preparation import Prepared, prepare
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.resume import check_rows, starting_point
+from so8t_engine.training.room import RoomWait
 from so8t_engine.training.run_config import readable_config
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.samples import SampleWriter
@@ -229,7 +230,10 @@ def _train_prepared(
     control.check()
     stopped = control.is_(State.STOPPING)
     reached_end = trainer.state.global_step >= trainer.state.max_steps
+    room = RoomWait(control, run.path, config.checkpoints.wait_minutes)
     saved = complete or observer.save(trainer, "stop" if stopped else "end")
+    while not saved and observer.saver.no_room and room.again():
+        saved = observer.save(trainer, "stop" if stopped else "end")
     if stopped and not saved and observer.saver.saved_step is None:
         raise RunError(
             _("The run stopped, but its state could not be saved."),
@@ -258,7 +262,16 @@ def _train_prepared(
         remember_run(
             config.name, estimated, peaks, fills=fills and not changes, before=outcome.card_used_before
         )
-    save_final(run, prepared, outcome.step, outcome.summary, held_out.heads, observer.saver.saved_step)
+    while True:
+        try:
+            save_final(
+                run, prepared, outcome.step, outcome.summary, held_out.heads, observer.saver.saved_step
+            )
+        except NoRoomError:
+            if not room.again():
+                raise
+        else:
+            return
 
 
 def _agree(world: World, config: Config, rows_sha256: str, loaded: Loaded | None, device: str) -> None:

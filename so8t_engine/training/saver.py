@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from so8t_engine.config.sections import CheckpointConfig
-from so8t_engine.errors import RunError
+from so8t_engine.errors import NoRoomError, RunError
 from so8t_engine.i18n import _
 from so8t_engine.training.checkpoint import checkpoint_path, prune, publish_folder
 from so8t_engine.training.checkpoint_state import Snapshot
@@ -45,6 +45,8 @@ class CheckpointSaver:
         self.saved_step: int | None = None
         self.best: tuple[int, float] | None = None
         self.stalled_s = 0.0
+        #: Whether the last save failed for want of room.
+        self.no_room = False
 
     @property
     def busy(self) -> bool:
@@ -92,16 +94,18 @@ class CheckpointSaver:
             )
         except RunError as error:
             log.exception("checkpoint failed")
+            self.no_room = isinstance(error, NoRoomError)
             self._failed(error.sentence, error.mend)
             return False
         except Exception as error:  # (a thread's outermost frame: the run goes on, and it is told)
             log.exception("checkpoint failed")
+            self.no_room = False
             self._failed(
                 _("The checkpoint could not be saved: %(reason)s.") % {"reason": type(error).__name__},
                 _("log.txt in the run folder holds the details; the run goes on and tries again."),
             )
             return False
-        self._retry_s, self._next_at = 0.0, self._after(None)
+        self._retry_s, self._next_at, self.no_room = 0.0, self._after(None), False
         self.saved_step = snapshot.step
         self._emit(
             CheckpointEvent(

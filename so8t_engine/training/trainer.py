@@ -99,7 +99,16 @@ class SO8TTrainer(ResumableTrainer):
             data_collator=collate if self.shares is None else ShareCollator(collate),
             callbacks=[Boundary(self)],
         )
-        self.recorded = _recorded(model, config, collate.pad_token_id, self.batches)
+        self.recorded, refused = _recorded(model, config, collate.pad_token_id, self.batches)
+        if refused and config.training.recorded_passes == "on":
+            control.emit(
+                WarningEvent(
+                    kind="recorded",
+                    sentence=_("Passes are not recorded, as was asked for: %(reason)s.")
+                    % {"reason": refused},
+                    mend=_("They run as usual; recording changes nothing but the speed."),
+                )
+            )
         if self.recorded is not None:
             model.before_evaluation = self.recorded.release
         # It prints on standard output, which belongs to --json.
@@ -317,21 +326,23 @@ def _batches(config: Config, lengths: list[int]) -> EpochBatches | PackedBatches
 
 def _recorded(
     model: SO8TModel, config: Config, pad_token_id: int, batches: EpochBatches | PackedBatches
-) -> RecordedPasses | None:
-    """None where passes run as usual; otherwise the model's gradients are put into one buffer."""
+) -> tuple[RecordedPasses | None, str]:
+    """None where passes run as usual, and why; otherwise the model's gradients are put into one buffer."""
     if config.training.recorded_passes == "off":
-        return None
+        return None, ""
     reason = RecordedPasses.impossible(model, config)
     model.gradients = None if reason else FlatGradients.for_training(list(model.trainable().values()))
     if model.gradients is None:
-        log.warning("passes are not recorded: %s", reason or "the gradients are of several kinds")
-        return None
+        reason = reason or _("the gradients are of several kinds")
+        log.warning("passes are not recorded: %s", reason)
+        return None, reason
     longest, packed = config.data.max_length, isinstance(batches, PackedBatches)
-    return RecordedPasses(
+    recorded = RecordedPasses(
         model, longest * config.training.batch_size if packed else longest, pad_token_id,
         limit=config.memory.limit_gib * 2**30, always=config.training.recorded_passes == "on",
         most_rows=batches.most_rows if isinstance(batches, PackedBatches) else 0,
     )  # fmt: skip
+    return recorded, ""
 
 
 def seed_everything(seed: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from so8t_engine.i18n import _
 from so8t_engine.model.lean.attention import Attention, Norm
 from so8t_engine.model.lean.dropout import Seed, on_card
 from so8t_engine.model.lean.layer import DecoderLayer, Recomputed, Scene
@@ -256,25 +257,27 @@ def _layer(module: Any, config: Any, tile: int, site: str | None) -> DecoderLaye
 
 
 def why_not_lean(causal_lm: nn.Module, longest: int) -> str | None:
-    """Why this model must run as transformers wrote it, for the log; None if it need not.
+    """Why this model must run as transformers wrote it, in words; None if it need not.
 
     Args:
         longest: the longest sequence in tokens.
     """
     config: Any = causal_lm.config
     if config.model_type not in KNOWN_TYPES:
-        return f"the architecture {config.model_type} is not among {', '.join(KNOWN_TYPES)}"
+        return _("the architecture %(kind)s is not among %(known)s") % {
+            "kind": config.model_type, "known": ", ".join(KNOWN_TYPES),
+        }  # fmt: skip
     if config.hidden_act not in _ACTIVATIONS:
-        return f"the activation {config.hidden_act} is not known here"
+        return _("the activation %(name)s is not known here") % {"name": config.hidden_act}
     if getattr(config, "_attn_implementation", "sdpa") != "sdpa":
-        return "attention other than sdpa is asked for"
+        return _("attention other than sdpa is asked for")
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None)
     if (window is not None and window < longest and getattr(config, "use_sliding_window", True)) or (
         window is None and kinds != {"full_attention"}
     ):
-        return "it attends within a sliding window shorter than the sequence"
+        return _("it attends within a sliding window shorter than the sequence")
     for name in ("attention_dropout", "resid_pdrop", "embd_pdrop"):
         if getattr(config, name, 0.0):
-            return f"it has {name}"
+            return _("it has %(name)s") % {"name": name}
     return None

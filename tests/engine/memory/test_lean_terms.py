@@ -146,7 +146,7 @@ def test_the_same_architectures_are_lean_here_and_there() -> None:
 def test_a_short_sliding_window_and_eager_attention_are_not_lean() -> None:
     values = {
         "model_type": "mistral", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "vocab_size": 100, "sliding_window": 4096,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 100, "sliding_window": 4096,
     }  # fmt: skip
     geometry = geometry_from_config(values)
     assert runs_lean(with_changes(Config(), {"data.max_length": 4096}), geometry)

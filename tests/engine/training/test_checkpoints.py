@@ -20,13 +20,24 @@ from so8t_engine.commands.runs import pin_checkpoint
 from so8t_engine.commands.verify import verify_run
 from so8t_engine.config import Config
 from so8t_engine.errors import RunError
+from so8t_engine.training import room as room_module
 from so8t_engine.training import saver as saver_module
 from so8t_engine.training.checkpoint import checkpoints, publish_folder, standing, step_of
 from so8t_engine.training.checkpoint_state import Snapshot, load_checkpoint
-from so8t_engine.training.events import CheckpointEvent, ErrorEvent, Event, StepEvent, WarningEvent
+from so8t_engine.training.control import AbortRequested, RunControl
+from so8t_engine.training.events import (
+    CheckpointEvent,
+    EndEvent,
+    ErrorEvent,
+    Event,
+    StepEvent,
+    WarningEvent,
+)
+from so8t_engine.training.room import RoomWait
 from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.saver import CheckpointSaver
+from so8t_engine.training.states import Command, State
 
 Make = Callable[..., Config]
 
@@ -131,6 +142,16 @@ def test_a_failed_save_is_told_and_tried_again_later_and_later(
     assert saver.save(_snapshot(7), "due")
 
 
+def _fill(disk: Path) -> Path:
+    filler = disk / "filler"
+    handle = os.open(filler, os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
+        while os.write(handle, bytes(4096)):
+            pass
+    os.close(handle)
+    return filler
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 40 MB that is really full when it is full."""
@@ -159,11 +180,7 @@ def test_a_run_on_a_disk_that_fills_up_and_is_freed_again_goes_on(
 
     def on_event(event: Event) -> None:
         if isinstance(event, StepEvent) and event.step == 3:
-            handle = os.open(filler, os.O_WRONLY | os.O_CREAT)
-            with contextlib.suppress(OSError):
-                while os.write(handle, bytes(4096)):
-                    pass
-            os.close(handle)
+            _fill(small_disk)
         elif isinstance(event, StepEvent) and event.step == 8:
             filler.unlink(missing_ok=True)
 
@@ -176,6 +193,50 @@ def test_a_run_on_a_disk_that_fills_up_and_is_freed_again_goes_on(
     assert [e.loss for e in _of(run, StepEvent)] == [e.loss for e in _of(whole, StepEvent)]
     assert step_of(checkpoints(run.checkpoints)[-1]) == 10
     assert verify_run(run.path)["intact"]
+
+
+def test_a_run_whose_disk_is_full_at_its_end_waits_for_room(
+    tiny_config: Make, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_module, "LOOK_S", 0.01)
+    settings: dict[str, Any] = {"training": {"max_steps": 3}, "checkpoints": {"every_steps": 1}}
+    tries = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, StepEvent) and event.step == 3:
+            _fill(small_disk)
+        elif isinstance(event, WarningEvent) and event.kind == "disk":
+            tries.append(len(checkpoints(small_disk / "run" / "checkpoints")))
+            (small_disk / "filler").unlink()
+
+    run = _train(tiny_config(**settings), small_disk / "run", on_event)
+    assert tries == [2], "told once, with the last step not saved yet"
+    assert step_of(checkpoints(run.checkpoints)[-1]) == 3
+    assert (run.path / "final" / "soul.safetensors").exists()
+    assert _of(run, EndEvent)[-1].status == "finished"
+
+
+def test_the_wait_for_room_ends_with_its_time_or_an_abort(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_module, "LOOK_S", 0.01)
+    monkeypatch.setattr(room_module, "TRY_S", 0.02)
+    run = RunDirectory.create(tiny_config(), tmp_path / "run")
+    told: list[Event] = []
+    control = RunControl(run, told.append)
+    try:
+        assert not RoomWait(control, run.path, 0.0).again()
+        assert told == []
+        wait = RoomWait(control, run.path, 0.001)
+        assert [wait.again() for _try in range(20)].count(False) >= 10
+        assert [event.kind for event in told if isinstance(event, WarningEvent)] == ["disk"]
+        control.move(State.LOADING)
+        control.move(State.RUNNING)
+        control.request(Command.ABORT)
+        with pytest.raises(AbortRequested):
+            RoomWait(control, run.path, 1.0).again()
+    finally:
+        control.close()
 
 
 def test_a_folder_that_stepped_aside_is_found_and_put_back(tmp_path: Path) -> None:

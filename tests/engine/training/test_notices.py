@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from so8t_engine.config import Config
 from so8t_engine.data.tokenize import Encoded
 from so8t_engine.memory.fit import with_changes
+from so8t_engine.training.events import WarningEvent
 from so8t_engine.training.preparation import notices
+from so8t_engine.training.run import run_training
+from so8t_engine.training.run_directory import RunDirectory
 
 
 def _rows(lengths: list[int], cut: int = 0) -> list[Encoded]:
@@ -43,3 +49,18 @@ def test_rows_that_were_cut_are_counted() -> None:
     (notice,) = notices(config, _rows([64] * 5, cut=2), on_card=True)
     assert notice.kind == "truncated"
     assert notice.sentence.startswith("2 of 5 training rows are longer than 64 tokens")
+
+
+def test_what_was_asked_for_and_is_not_possible_is_told(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = tiny_config(
+        training={"recorded_passes": "on", "max_steps": 1}, model={"attention": "eager", "device": "cpu"}
+    )
+    run = RunDirectory.create(config, tmp_path / "run")
+    assert run_training(run, handle_signals=False) == 0
+    told = {event.kind: event.sentence for event in run.read_events() if isinstance(event, WarningEvent)}
+    assert told["recorded"] == "Passes are not recorded, as was asked for: no card is used."
+    assert told["layers"] == (
+        "The layers run as transformers wrote them: attention other than sdpa is asked for."
+    )
