@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from so8t_engine.history.notes import RunNotes
 from so8t_engine.i18n import _
 from so8t_engine.plain_text import visible
 from so8t_engine.training.checkpoint import pin, pinned_steps
-from so8t_engine.training.events import EndEvent, StateEvent, StepEvent
+from so8t_engine.training.events import EndEvent, Event, StateEvent, StepEvent
 from so8t_engine.training.process import ProcessMark
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_engine.training.states import LIVE, State
@@ -24,13 +25,23 @@ def state_of_final(run: RunDirectory) -> str:
     A life that came to no step, because its rows were gone, say, has changed nothing in it: what the one
     before ended as still holds.
     """
-    state, ended = str(run_summary(run)["state"]), ""
-    for event in run.read_events():
+    events, ended = run.read_events(), ""
+    state = _state(run, events)
+    for event in events:
         if isinstance(event, StepEvent):
             ended = ""
         elif isinstance(event, EndEvent) and event.status in {"finished", "stopped"}:
             ended = event.status
     return ended if ended and state in {"failed", "aborted", "dead"} else state
+
+
+def _state(run: RunDirectory, events: Sequence[Event]) -> str:
+    states = [event for event in events if isinstance(event, StateEvent)]
+    if states and states[-1].to in LIVE:
+        mark = ProcessMark.read(run.process)
+        if mark is None or not mark.alive():
+            return "dead"
+    return str(states[-1].to) if states else "idle"
 
 
 def run_summary(run: RunDirectory) -> dict[str, Any]:
@@ -39,17 +50,11 @@ def run_summary(run: RunDirectory) -> dict[str, Any]:
     A run whose last state is a live one but whose trainer is gone is ``dead``: shown as what it is.
     """
     events = run.read_events()
-    states = [event for event in events if isinstance(event, StateEvent)]
     steps = [event for event in events if isinstance(event, StepEvent)]
-    state = str(states[-1].to) if states else "idle"
-    if states and states[-1].to in LIVE:
-        mark = ProcessMark.read(run.process)
-        if mark is None or not mark.alive():
-            state = "dead"
     return {
         "id": run.id,
         "path": str(run.path),
-        "state": state,
+        "state": _state(run, events),
         "started": events[0].time if events else None,
         "step": steps[-1].step if steps else 0,
         "of": steps[-1].of if steps else None,

@@ -85,14 +85,31 @@ def _incidence(sets: Sequence[Shingles]) -> tuple[NDArray[np.int64], Any]:
     return sizes, csr_array((np.ones(len(columns), np.int32), columns, ends), shape=(len(sets), len(known)))
 
 
+def _similarities(
+    rows: Any,  # noqa: ANN401  (scipy's sparse arrays have no types)
+    others: Any,  # noqa: ANN401
+    sizes: NDArray[np.int64],
+    first: int,
+    start: int,
+) -> tuple[Any, Any, Any]:
+    """Set numbers i and j, and their Jaccard similarity, of all pairs that share a shingle.
+
+    Args:
+        rows: sets from number ``first`` on, as `_incidence` has them.
+        others: those from number ``start`` on, transposed.
+    """
+    shared = (rows @ others).tocoo()
+    one, other = shared.coords[0] + first, shared.coords[1] + start
+    return one, other, shared.data / (sizes[one] + sizes[other] - shared.data)
+
+
 def _exact_pairs(sets: Sequence[Shingles], threshold: float) -> list[tuple[int, int, float]]:
     """Every pair (i, j), i < j, with Jaccard >= ``threshold`` > 0, and empty sets with their neighbours."""
     sizes, has = _incidence(sets)
     found = [(i, j, 1.0) for i, j in itertools.pairwise(np.flatnonzero(sizes == 0).tolist())]
     for first in range(0, len(sets), _BLOCK):
-        shared = (has[first : first + _BLOCK] @ has[first:].T.tocsr()).tocoo()
-        one, other = shared.coords[0] + first, shared.coords[1] + first
-        values = shared.data / (sizes[one] + sizes[other] - shared.data)
+        rows, others = has[first : first + _BLOCK], has[first:].T.tocsr()
+        one, other, values = _similarities(rows, others, sizes, first, first)
         alike = (one < other) & (values >= threshold)
         found += zip(one[alike].tolist(), other[alike].tolist(), values[alike].tolist(), strict=True)
     return sorted(found)
@@ -190,11 +207,10 @@ def max_cross_similarity(groups: Sequence[Sequence[str]]) -> tuple[float, str, s
     for low, high in itertools.pairwise(bounds[:-1]):
         others = has[high:].T.tocsr()  # a pair is looked at from its earlier group
         for first in range(low, high, _BLOCK):
-            shared = (has[first : min(first + _BLOCK, high)] @ others).tocoo()
-            if not shared.nnz:
+            rows = has[first : min(first + _BLOCK, high)]
+            one, other, values = _similarities(rows, others, sizes, first, high)
+            if not len(values):
                 continue
-            one, other = shared.coords[0] + first, shared.coords[1] + high
-            values = shared.data / (sizes[one] + sizes[other] - shared.data)
             top = int(values.argmax())
             if values[top] > best[0]:
                 best = (float(values[top]), texts[one[top]], texts[other[top]])

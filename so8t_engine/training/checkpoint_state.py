@@ -32,7 +32,7 @@ from so8t_engine.errors import RunError
 from so8t_engine.files import write_durably
 from so8t_engine.i18n import _
 from so8t_engine.training.checkpoint import read_verified, step_of
-from so8t_engine.training.optimizer_state import cuda_in_use
+from so8t_engine.training.optimizer_state import cpu_copy, cuda_in_use
 from so8t_engine.training.run_config import CONFIG
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def foreign(path: Path, what: str) -> RunError:
 
 def capture_weights(trainable: Mapping[str, Tensor], alpha: Tensor) -> dict[str, Tensor]:
     """Copies of everything that learns, and α also where it is scheduled."""
-    return {name: _copied(tensor) for name, tensor in {**trainable, ALPHA: alpha}.items()}
+    return {name: cpu_copy(tensor) for name, tensor in {**trainable, ALPHA: alpha}.items()}
 
 
 def restore_weights(loaded: Loaded, trainable: Mapping[str, Tensor], alpha: Tensor) -> None:
@@ -209,7 +209,3 @@ def rows_digest(splits: Mapping[str, Sequence[Encoded]]) -> str:
             digest.update(np.asarray(row.input_ids, dtype=np.int32).tobytes())
             digest.update(np.asarray(row.labels, dtype=np.int32).tobytes())
     return digest.hexdigest()
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()

@@ -176,9 +176,9 @@ def _spare(
         return None, config
     # Recorded passes have lengths that come round; of others these are as good as any.
     lengths = {padded_length(len(row.input_ids), config.data.max_length) for row in rows}
-    on_card = not runs_on_cpu(config)
-    passes = _pack_lengths(config, rows) if config.training.packing else lengths
-    recordings = min(len(passes), RECORDINGS) if on_card and may_record(config) else 1
+    recordings = 1
+    if may_record(config) and not runs_on_cpu(config):
+        recordings = min(len(_pack_lengths(config, rows) if config.training.packing else lengths), RECORDINGS)
     every = max(*lengths, *(len(row.input_ids) for part in held_out.values() for row in part))
     spare = spare_for(
         config, every, sorted(lengths), beside=other_programs(config),

@@ -231,9 +231,10 @@ def _train_prepared(
     stopped = control.is_(State.STOPPING)
     reached_end = trainer.state.global_step >= trainer.state.max_steps
     room = RoomWait(control, run.path, config.checkpoints.wait_minutes)
-    saved = complete or observer.save(trainer, "stop" if stopped else "end")
+    reason = "stop" if stopped else "end"
+    saved = complete or observer.save(trainer, reason)
     while not saved and observer.saver.no_room and room.again():
-        saved = observer.save(trainer, "stop" if stopped else "end")
+        saved = observer.save(trainer, reason)
     if stopped and not saved and observer.saver.saved_step is None:
         raise RunError(
             _("The run stopped, but its state could not be saved."),
