@@ -8,7 +8,7 @@ from string import Template
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QFont, QGuiApplication, QPalette
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QWidget
 
 from so8t_engine.i18n import N_
 from so8t_engine.paths import resources_dir
@@ -127,6 +127,12 @@ def apply(app: QApplication, choice: str) -> Theme:
     icons = (resources_dir() / "icons").as_posix()
     app.setStyleSheet(Template(sheet).substitute(_current.colours, icons=icons, theme=_current.base))
     return _current
+
+
+def restyle(widget: QWidget) -> None:
+    """Have the style sheet look at a property that has changed."""
+    widget.style().unpolish(widget)
+    widget.style().polish(widget)
 
 
 def use_fonts(app: QApplication) -> None:

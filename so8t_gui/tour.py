@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLay
 from so8t_engine.config import load_config
 from so8t_engine.i18n import LANGUAGES, N_, _, language
 from so8t_engine.training.states import State
+from so8t_gui import theme
 
 if TYPE_CHECKING:
     from so8t_gui.main_window import MainWindow
@@ -209,8 +210,7 @@ class TourCard(QFrame):
         self.next.setText(_("Finish") if last else _("Next"))
         # The way on is the one that stands out.
         self.next.setProperty("role", "" if stop.trains and not self._tour.training else "primary")
-        self.next.style().unpolish(self.next)
-        self.next.style().polish(self.next)
+        theme.restyle(self.next)
 
 
 def tour_holder(card: TourCard, pages: QWidget) -> QWidget:

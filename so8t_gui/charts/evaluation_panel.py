@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 from so8t_engine.i18n import _
 from so8t_engine.training.events import EvaluationEvent
 from so8t_gui import theme
+from so8t_gui.alignment import LEFT, RIGHT
 from so8t_gui.charts.line_chart import MISSING_TEXT, LineChart, Series
 from so8t_gui.charts.matrix_view import MatrixView
 from so8t_gui.models.names import METRICS, SPLITS, shown
@@ -28,8 +29,6 @@ from so8t_gui.widgets.empty_note import EmptyNote
 
 CLASSES = ("ALLOW", "ESCALATION", "DENY", "REFUSE")
 BASELINE = "baseline_"
-LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 
 def _card(title: str, *widgets: QWidget) -> QFrame:

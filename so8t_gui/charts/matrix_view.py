@@ -11,6 +11,7 @@ from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from so8t_gui import theme
+from so8t_gui.alignment import RIGHT
 
 Matrix = npt.NDArray[np.float64]
 
@@ -138,9 +139,8 @@ class MatrixView(QWidget):
 
     def _paint_labels(self, painter: QPainter, left: float, top: float, wide: float, high: float) -> None:
         painter.setPen(theme.current().colour("muted"))
-        right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         for i, text in enumerate(self._labels):
-            painter.drawText(QRectF(0, top + i * high, left - 6, high), right, text)
+            painter.drawText(QRectF(0, top + i * high, left - 6, high), RIGHT, text)
             column = QRectF(left + i * wide, 0, wide, top)
             _draw_narrowed(painter, column, text)
 

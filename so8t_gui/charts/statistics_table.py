@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
 from so8t_engine.i18n import _
+from so8t_gui.alignment import LEFT, RIGHT
 from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.charts.series import format_value
 
@@ -29,12 +29,11 @@ class StatisticsTable(QTableWidget):
             _("Change"),
         )
         self.setHorizontalHeaderLabels(list(titles))
-        right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        self.horizontalHeader().setDefaultAlignment(right)
+        self.horizontalHeader().setDefaultAlignment(RIGHT)
         for column in (0, 1):
             title = self.horizontalHeaderItem(column)
             if title is not None:
-                title.setTextAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+                title.setTextAlignment(LEFT)
         self.verticalHeader().hide()
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -54,5 +53,5 @@ class StatisticsTable(QTableWidget):
             for column, text in enumerate(cells):
                 item = QTableWidgetItem(text)
                 if column >= 2:
-                    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                    item.setTextAlignment(RIGHT)
                 self.setItem(row, column, item)

@@ -25,6 +25,7 @@ from so8t_engine.history.compare import differences, flat, results
 from so8t_engine.i18n import _
 from so8t_engine.training.run_directory import RunDirectory
 from so8t_gui import theme
+from so8t_gui.alignment import LEFT
 from so8t_gui.charts.compare_board import CompareBoard, OverlaidRun
 from so8t_gui.models.names import result_name
 from so8t_gui.models.run_model import RunModel
@@ -33,7 +34,6 @@ from so8t_gui.preferences import Preferences
 from so8t_gui.widgets.empty_note import EmptyNote
 
 MISSING_TEXT = "—"
-LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
 
 
 def _table(name: str) -> QTableWidget:

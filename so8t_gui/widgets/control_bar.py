@@ -9,6 +9,8 @@ from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QProgres
 
 from so8t_engine.i18n import N_, _
 from so8t_engine.training.states import COMMAND_NAMES, STATE_NAMES, Command, State
+from so8t_gui import theme
+from so8t_gui.alignment import RIGHT
 from so8t_gui.models.clock import format_duration
 from so8t_gui.models.run_model import RunModel
 from so8t_gui.plain import plain_tooltip
@@ -67,7 +69,7 @@ class ControlBar(QFrame):
         self.bar.setTextVisible(False)
         self.bar.setAccessibleName(_("Progress"))
         self.figures = self._label("muted", SteadyLabel())
-        self.figures.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.figures.setAlignment(RIGHT)
         self._arrange()
         self._second = QTimer(self)
         self._second.setInterval(1000)
@@ -134,8 +136,7 @@ class ControlBar(QFrame):
         level = "bad" if model.state is State.FAILED and not live else ""
         if self.state.property("level") != level:
             self.state.setProperty("level", level)
-            self.state.style().unpolish(self.state)
-            self.state.style().polish(self.state)
+            theme.restyle(self.state)
         self.detail.setText(self._detail_text(model))
         self._detail_box.fit()
         self._show_progress(model)

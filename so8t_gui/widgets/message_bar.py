@@ -8,6 +8,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from so8t_engine.i18n import _
+from so8t_gui import theme
 
 
 class MessageBar(QFrame):
@@ -58,8 +59,7 @@ class MessageBar(QFrame):
         self.action.setText(action)
         self.action.setVisible(do is not None)
         self.setProperty("level", level)
-        self.style().unpolish(self)
-        self.style().polish(self)
+        theme.restyle(self)
         self.sentence.setText(sentence)
         self.mend.setText(mend)
         self.mend.setVisible(bool(mend))

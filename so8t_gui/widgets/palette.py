@@ -22,6 +22,7 @@ from PySide6.QtWidgets import (
 
 from so8t_engine.i18n import _
 from so8t_gui import theme
+from so8t_gui.alignment import RIGHT
 
 MAX_SHOWN = 60
 
@@ -83,7 +84,7 @@ class _Keys(QStyledItemDelegate):
         entry: Entry = index.data(Qt.ItemDataRole.UserRole)
         place: QRect = option.rect.adjusted(0, 0, -10, 0)
         painter.setPen(theme.current().colour("muted"))
-        painter.drawText(place, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, entry.keys)
+        painter.drawText(place, RIGHT, entry.keys)
 
 
 class CommandPalette(QDialog):

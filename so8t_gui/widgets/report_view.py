@@ -27,6 +27,7 @@ from so8t_engine.evaluation.report_pages import TITLES, Table, sections, verdict
 from so8t_engine.i18n import _
 from so8t_engine.plain_text import visible
 from so8t_gui import theme
+from so8t_gui.alignment import LEFT, RIGHT
 from so8t_gui.charts.matrix_view import MatrixView
 from so8t_gui.charts.report_charts import IntervalChart, ReliabilityChart
 
@@ -193,19 +194,18 @@ def _table(title: str, table: Table) -> QTableWidget:
     view.setShowGrid(False)
     view.setFrameShape(QFrame.Shape.NoFrame)
     view.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
     for i, row in enumerate(rows):
         for j, text in enumerate(row):
             item = QTableWidgetItem(visible(text, 300))
             if j:
-                item.setTextAlignment(right)
+                item.setTextAlignment(RIGHT)
             view.setItem(i, j, item)
     header = view.horizontalHeader()
     header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-    header.setDefaultAlignment(right)
+    header.setDefaultAlignment(RIGHT)
     first = view.horizontalHeaderItem(0)
     if first is not None:
-        first.setTextAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        first.setTextAlignment(LEFT)
     height = header.sizeHint().height() + len(rows) * view.verticalHeader().defaultSectionSize()
     view.setFixedHeight(height + 2 * view.frameWidth() + view.horizontalScrollBar().sizeHint().height())
     return view

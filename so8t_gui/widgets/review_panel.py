@@ -23,6 +23,7 @@ from so8t_engine.data.labels import Task
 from so8t_engine.i18n import N_, _
 from so8t_engine.pipeline.preprocess.review import read_reviews
 from so8t_engine.plain_text import visible
+from so8t_gui.alignment import LEFT
 from so8t_gui.models.review_table import MISSING, ReviewTable
 
 HELP = N_(
@@ -74,7 +75,7 @@ class ReviewPanel(QWidget):
         self.table.setWordWrap(False)
         self.table.setTabKeyNavigation(False)
         header = self.table.horizontalHeader()
-        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        header.setDefaultAlignment(LEFT)
         header.setStretchLastSection(True)
         for column in range(5):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)

@@ -12,6 +12,7 @@ from so8t_engine.history.summary import RunSummary
 from so8t_engine.i18n import _
 from so8t_engine.training.states import STATE_NAMES
 from so8t_gui import theme
+from so8t_gui.alignment import LEFT, RIGHT
 from so8t_gui.plain import plain_tooltip
 
 MISSING_TEXT = "—"
@@ -19,8 +20,6 @@ Index = QModelIndex | QPersistentModelIndex
 ROOT = QModelIndex()
 #: Columns of figures; they and their titles stand to the right.
 FIGURES = {2, 3}
-LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 
 
 def state_text(run: RunSummary) -> str:
@@ -69,7 +68,7 @@ class RunTable(QAbstractTableModel):
         if orientation is Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
             return [_("Run"), _("State"), _("Steps"), _("Last loss"), _("Tags"), _("Started")][section]
         if orientation is Qt.Orientation.Horizontal and role == Qt.ItemDataRole.TextAlignmentRole:
-            return RIGHT if section in FIGURES else LEFT
+            return int(RIGHT if section in FIGURES else LEFT)
         return None
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> object:
@@ -81,7 +80,7 @@ class RunTable(QAbstractTableModel):
             # A tooltip takes markup when it looks like some; what a person wrote is shown as it is.
             return plain_tooltip(f"{run.summary.path}\n{run.notes.note}".strip())
         if role == Qt.ItemDataRole.TextAlignmentRole and column in FIGURES:
-            return RIGHT
+            return int(RIGHT)
         if role == Qt.ItemDataRole.ForegroundRole:
             summary = run.summary
             bad = summary.lost or summary.state == "failed"

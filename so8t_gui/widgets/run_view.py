@@ -26,6 +26,7 @@ from PySide6.QtWidgets import (
 )
 
 from so8t_engine.i18n import _
+from so8t_gui.alignment import LEFT
 from so8t_gui.charts.gate_panel import GatePanel
 from so8t_gui.charts.line_chart import LineChart
 from so8t_gui.charts.memory_panel import MemoryPanel
@@ -99,9 +100,7 @@ class RunView(QWidget):
         self.facts.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.facts.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
         self.facts.horizontalHeader().setStretchLastSection(True)
-        self.facts.horizontalHeader().setDefaultAlignment(
-            Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-        )
+        self.facts.horizontalHeader().setDefaultAlignment(LEFT)
         EmptyNote(self.facts, _("The facts stand here once a run has loaded its model and rows."))
         self._charts = _Holder()
         self._so8t, self._evaluation, self._memory = _Holder(), _Holder(), _Holder()

@@ -21,6 +21,7 @@ from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from so8t_engine.i18n import N_, _
 from so8t_gui import theme
+from so8t_gui.alignment import LEFT
 from so8t_gui.models.pipeline_model import PipelineModel, StepView
 
 #: Column and row of each step, and the steps that it is drawn to follow.
@@ -185,7 +186,7 @@ class StepGraph(QWidget):
     ) -> None:
         shown = metrics.elidedText(text, Qt.TextElideMode.ElideRight, inner.width())
         at = QRectF(inner.left(), inner.top() + row * height, inner.width(), height)
-        painter.drawText(at, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, shown)
+        painter.drawText(at, LEFT, shown)
 
     @staticmethod
     def _time(view: StepView) -> str:

@@ -24,6 +24,7 @@ from PySide6.QtWidgets import (
 from so8t_engine.hub.token import HUB
 from so8t_engine.i18n import _
 from so8t_engine.plain_text import visible
+from so8t_gui.alignment import LEFT, RIGHT
 from so8t_gui.command_runner import CommandRunner
 from so8t_gui.forms.check_box import CheckBox
 from so8t_gui.widgets.empty_note import EmptyNote
@@ -64,9 +65,7 @@ class UploadDialog(QDialog):
         self.files.setAccessibleName(_("Files"))
         self.files.setHorizontalHeaderLabels([_("File"), _("Bytes")])
         self.files.verticalHeader().hide()
-        self.files.horizontalHeader().setDefaultAlignment(
-            Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-        )
+        self.files.horizontalHeader().setDefaultAlignment(LEFT)
         EmptyNote(
             self.files, _("List the files first: what would be uploaded appears here, nothing is sent.")
         )
@@ -145,7 +144,7 @@ class UploadDialog(QDialog):
         for row, file in enumerate(files):
             self.files.setItem(row, 0, QTableWidgetItem(visible(str(file["name"]))))
             size = QTableWidgetItem(f"{file['bytes']:,}")
-            size.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            size.setTextAlignment(RIGHT)
             self.files.setItem(row, 1, size)
         count = {"count": len(files), "size": result["bytes"] / 1e6, "repo": visible(str(result["repo"]))}
         if self._listing:
