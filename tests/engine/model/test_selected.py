@@ -1,0 +1,89 @@
+"""Layers that keep what their attention made learn what the others learn, and do not attend a second time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from so8t_engine.model.lean.selected import KERNELS
+from tests.engine.model.test_lean import FAMILIES, _assert_same, _base, _batch, _loss_and_gradients, _model
+
+CHECKPOINTED = {"gradient_checkpointing": True}
+
+
+class _Counted(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        self.calls[func.name().partition(".")[0]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("site", [None, "mlp", "attention"])
+def test_loss_and_gradients_are_those_of_full_recomputation(family: str, site: str | None) -> None:
+    gate = {} if site is None else {"gate_layers": [1], "gate_site": site}
+
+    def run(keep: bool) -> tuple[float, dict[str, Tensor]]:
+        model = _model(
+            _base(family), dropout=0.3, so8t={"alpha_start": 0.3, "init_std": 0.3} | gate,
+            memory={"keep_attention": keep, "mlp_tile": 64}, training=CHECKPOINTED,
+        )  # fmt: skip
+        return _loss_and_gradients(model)
+
+    whole, selected = run(False), run(True)
+    assert selected[0] == whole[0]
+    _assert_same(whole[1], selected[1], 1e-6)
+
+
+def _kernels_called(model: Any) -> int:  # noqa: ANN401
+    with _Counted() as counted:
+        _loss_and_gradients(model)
+    return sum(count for name, count in counted.calls.items() if name in KERNELS)
+
+
+@pytest.mark.parametrize(("site", "times"), [(None, 3), ("mlp", 3), ("attention", 4)])
+def test_no_attention_is_computed_twice(site: str | None, times: int) -> None:
+    """Three layers; one whose attention is gated is computed again as a whole."""
+    gate: dict[str, Any] = {} if site is None else {"gate_layers": [1], "gate_site": site}
+    keep = _model(_base(), so8t=gate, memory={"keep_attention": True}, training=CHECKPOINTED)
+    assert _kernels_called(keep) == times
+    assert _kernels_called(_model(_base(), so8t=gate, training=CHECKPOINTED)) == 6
+
+
+def test_an_attention_without_a_known_kernel_is_computed_again() -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH):
+        whole = _loss_and_gradients(_model(_base(), training=CHECKPOINTED))
+        keep = _model(_base(), memory={"keep_attention": True}, training=CHECKPOINTED)
+        assert _kernels_called(keep) == 0
+        selected = _loss_and_gradients(keep)
+    assert selected[0] == whole[0]
+    _assert_same(whole[1], selected[1], 1e-6)
+
+
+def test_three_tensors_of_hidden_states_are_kept_and_the_attentions_sums() -> None:
+    model = _model(_base(), memory={"keep_attention": True}, training=CHECKPOINTED)
+    batch = _batch(2, 40)
+    seen: list[int] = []
+
+    from so8t_engine.model.lean import selected
+
+    put = selected._Store.put
+
+    def counting(self: Any, tensor: Tensor) -> Any:  # noqa: ANN401
+        seen.append(tensor.numel() * tensor.element_size())
+        return put(self, tensor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selected._Store, "put", counting)
+        model.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"])
+    states, sums = 2 * 40 * 64 * 4, 2 * 4 * 40 * 4
+    assert Counter(seen) == {states: 9, sums: 3}
