@@ -192,8 +192,8 @@ def selected_backward(
     lows: list[Held] = []
     outs = projections_forward(tape, shape, train=True, lows=lows)
     incoming = scores_backward(tape, shape)
-    tape.drop(sums, *outs)
+    tape.drop(sums, *outs, mixed, grad_mixed)
     grad_hidden, made = projections_backward(tape, shape, incoming)
     give(made)
-    tape.drop(grad_hidden, grad_mixed, grad_matrix, mixed, hidden, nearer, *lows)
+    tape.drop(grad_hidden, grad_matrix, hidden, nearer, *lows)
     return grad_middle

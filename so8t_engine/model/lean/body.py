@@ -121,16 +121,30 @@ class LeanBody:
         """The buffers in which a pass of so many rows and tokens will wait; none without offloading."""
         if self._offload is None:
             return []
-        wanted = []
-        for layer in self.layers:
-            block = layer.attention
-            states = (rows * tokens * block.norm.weight_H.numel(), dtype)
-            wanted.append(states)
-            if self._selects(layer):
-                # A kernel may round the tokens of its sums up.
-                wanted.append((rows * block.heads * -(-tokens // 128) * 128, torch.float32))
-                wanted += [(rows * tokens * block.heads * block.size, dtype), states]
+        wanted = [each for layer in self.layers for each in self._waiting(layer, rows, tokens, dtype)]
         return self._offload.reserve(wanted)
+
+    def host_bytes(self, rows: int, tokens: int) -> int:
+        """System memory in which a pass of so many rows and tokens waits; 0 without offloading."""
+        if self._offload is None or not self.recomputed:
+            return 0
+        dtype = self._decoder.embed_tokens.weight.dtype
+        layers = self.layers[: max(len(self.layers) - self.kept_at(tokens) - 1, 0)]
+        waiting = (each for layer in layers for each in self._waiting(layer, rows, tokens, dtype))
+        # PyTorch pins powers of two (c10/core/CachingHostAllocator.h).
+        return sum(1 << (count * kind.itemsize - 1).bit_length() for count, kind in waiting)
+
+    def _waiting(
+        self, layer: DecoderLayer, rows: int, tokens: int, dtype: torch.dtype
+    ) -> list[tuple[int, torch.dtype]]:
+        """(elements, dtype) of what a layer pushes, in this order."""
+        block = layer.attention
+        states = rows * tokens * block.norm.weight_H.numel(), dtype
+        if not self._selects(layer):
+            return [states]
+        # A kernel may round the tokens of its sums up.
+        sums = rows * block.heads * -(-tokens // 128) * 128, torch.float32
+        return [states, sums, (rows * tokens * block.heads * block.size, dtype), states]
 
     def _selects(self, layer: DecoderLayer) -> bool:
         return self.keep_attention and layer.site != "attention"

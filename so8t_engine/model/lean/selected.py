@@ -108,6 +108,18 @@ class _Results:
         ]
 
 
+class _Hollow(torch.autograd.Function):
+    """Tensors without values through which gradients reach what made the real ones."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
+        return tuple(one.new_empty(()).expand(one.shape) for one in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
+        return grads
+
+
 class Selected(torch.autograd.Function):
     """A layer of which the attention's results are kept; not for one whose attention is gated.
 
@@ -169,10 +181,15 @@ class Selected(torch.autograd.Function):
             results.take()
             hidden_NTH, ctx.hidden, ctx.results = again(ctx.hidden), None, None
             projected = attention.projected(hidden_NTH, scene.cos_NTR, scene.sin_NTR, seed)
+            hollow: tuple[Tensor, ...] = _Hollow.apply(*projected)  # type: ignore[no-untyped-call]
+            leaves = [one.detach().requires_grad_() for one in projected]
+            del projected
             with _Kernels(results.beside(mixed_NTF)):
-                again_NTF = attention.mixed(*projected, scene.packed)
-            del projected, results, mixed_NTF
-            torch.autograd.backward(again_NTF, grad_mixed_NTF)
+                again_NTF = attention.mixed(leaves[0], leaves[1], leaves[2], scene.packed)
+            del results, mixed_NTF
+            grads_NhTD = torch.autograd.grad(again_NTF, leaves, grad_mixed_NTF)
+            del again_NTF, leaves, grad_mixed_NTF
+            torch.autograd.backward(hollow, grads_NhTD)
         assert hidden_NTH.grad is not None
         grad_NTH.add_(hidden_NTH.grad)
         return (grad_NTH, None if matrix is None else matrix.grad, None, None, None, None)
