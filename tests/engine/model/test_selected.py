@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from so8t_engine.model.lean.selected import KERNELS
+from so8t_engine.training.preparation import _crowded
+from so8t_engine.training.recovery import Recovery
 from tests.engine.model.test_lean import FAMILIES, _assert_same, _base, _batch, _loss_and_gradients, _model
 
 CHECKPOINTED = {"gradient_checkpointing": True}
@@ -87,3 +90,43 @@ def test_three_tensors_of_hidden_states_are_kept_and_the_attentions_sums() -> No
         model.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"])
     states, sums = 2 * 40 * 64 * 4, 2 * 4 * 40 * 4
     assert Counter(seen) == {states: 9, sums: 3}
+
+
+def test_what_waits_on_the_host_is_reckoned_and_given_up_where_it_is_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three layers, of which the last one needs no host: two times input, sums, result and middle."""
+    model = _model(
+        _base(), memory={"keep_attention": True, "offload_activations": True}, training=CHECKPOINTED
+    )
+    lean = model.lean
+    assert lean is not None
+    assert lean.host_bytes(2, 40) == 0  # on the CPU nothing moves
+    monkeypatch.setattr(lean, "_offload", object())
+    states, sums = 2 * 40 * 64 * 4, 2 * 4 * 128 * 4  # 20,480 bytes take the 32,768 of a power of two
+    assert (states, sums) == (20480, 4096)
+    assert lean.host_bytes(2, 40) == 2 * (3 * 32768 + 4096)
+    lean.kept_layers = 1
+    assert lean.host_bytes(2, 40) == 3 * 32768 + 4096
+    lean.kept_layers = 0
+    wanted = lean.host_bytes(1, 64)
+    for free, kept in ((2 * wanted, True), (2 * wanted - 1, False)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        notice = _crowded(model, model.settings)
+        assert (notice is None) == kept
+        assert lean.keep_attention == kept
+    assert notice is not None
+    assert notice.kind == "system_memory"
+    assert lean.host_bytes(1, 64) < wanted
+
+
+def test_memory_that_runs_out_takes_it_back_where_it_lies_on_the_card() -> None:
+    model = _model(_base(), memory={"keep_attention": True, "kept_layers": 1}, training=CHECKPOINTED)
+    recovery = Recovery(model)
+    sentences = [recovery.change(1, 64) for _each in range(2)]
+    assert len(set(sentences)) == 2
+    assert recovery.given_up == ["layers", "attention"]
+    again = _model(_base(), memory={"keep_attention": True, "kept_layers": 1}, training=CHECKPOINTED)
+    assert again.lean is not None
+    Recovery(again).restore(recovery.state())
+    assert (again.lean.keep_attention, again.lean.kept_layers) == (False, 0)
