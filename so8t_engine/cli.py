@@ -21,6 +21,7 @@ from so8t_engine.cli_results import results
 from so8t_engine.commands.queue_cli import desktop, queue
 from so8t_engine.commands.serve_cli import add_commands
 from so8t_engine.errors import SO8TError
+from so8t_engine.i18n import _
 from so8t_engine.plain_text import visible
 from so8t_engine.threads import wait_passively
 
@@ -149,6 +150,8 @@ def runs_list(
     from so8t_engine.commands.runs import list_runs
 
     found = list_runs(folder, search)
+    if not found and not search:
+        errors.print(_("No run lies in %(path)s.") % {"path": str(folder)})
     if as_json:
         _print_json({"runs": found})
         return
@@ -265,12 +268,17 @@ bench = typer.Typer(no_args_is_help=True, help="Benchmarks, by hand on a quiet m
 app.add_typer(bench, name="bench")
 
 
-@bench.command("ui", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def bench_ui(context: typer.Context, as_json: JsonOption = False) -> None:
+@bench.command("ui")
+def bench_ui(
+    steps: Annotated[int, typer.Option(min=1, help="steps of the long run that is made up")] = 1_000_000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="how long the latency is measured")] = 30.0,
+    hours: Annotated[float, typer.Option(min=0.0, help="hours of a run whose memory is measured")] = 8.0,
+    as_json: JsonOption = False,
+) -> None:
     """The window: start-up, latency, memory over 8 hours, opening and overlaying long runs."""
     from so8t_engine.commands.bench import bench_window
 
-    status, text, result = bench_window(context.args)
+    status, text, result = bench_window(steps, seconds, hours)
     _print_result(text, result, as_json)
     raise typer.Exit(status)
 

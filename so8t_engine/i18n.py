@@ -49,6 +49,11 @@ def _(message: str) -> str:
     return _catalogue.gettext(message) if message else ""
 
 
+def with_more(text: str, more: str) -> str:
+    """``text`` with ``more`` in brackets behind it, as the language writes them."""
+    return _("%(text)s (%(more)s)") % {"text": text, "more": more}
+
+
 def N_(message: str) -> str:  # noqa: N802  (gettext's customary name)
     """Mark ``message`` for extraction; it is translated where it is shown."""
     return message

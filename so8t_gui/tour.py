@@ -10,7 +10,7 @@ from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from so8t_engine.config import load_config
-from so8t_engine.i18n import LANGUAGES, N_, _, language
+from so8t_engine.i18n import LANGUAGES, N_, _, language, with_more
 from so8t_engine.training.states import State
 from so8t_gui import theme
 
@@ -200,7 +200,7 @@ class TourCard(QFrame):
         if place is None:
             return
         stop, last = STOPS[place], place == len(STOPS) - 1
-        self.title.setText(f"{_(stop.title)}  ({place + 1}/{len(STOPS)})")
+        self.title.setText(with_more(_(stop.title), f"{place + 1}/{len(STOPS)}"))
         self.text.setText(_(stop.text))
         self.setAccessibleName(f"{_(stop.title)}. {_(stop.text)}")
         self.back.setVisible(place > 0)

@@ -12,10 +12,11 @@ from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
 
 
-def bench_window(arguments: list[str]) -> tuple[int, str, dict[str, Any]]:
+def bench_window(steps: int, seconds: float, hours: float) -> tuple[int, str, dict[str, Any]]:
     """Exit status, text and figures. Raises `SO8TError` where nothing could be measured."""
-    command = [sys.executable, "-m", "so8t_gui.benchmark", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    options = ["--steps", str(steps), "--seconds", str(seconds), "--hours", str(hours)]
+    command = [sys.executable, "-m", "so8t_gui.benchmark", *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
     try:
         result: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from so8t_engine import autostart
+from so8t_engine.commands.runs import check_runs_folder
 from so8t_engine.commands.train import train_headless
 from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
@@ -36,7 +37,11 @@ def continue_runs(folder: Path, dry_run: bool, console: Console) -> tuple[int, d
 
     Returns:
         The exit status (that of the first run that failed) and the result for ``--json``.
+
+    Raises:
+        RunError: there is no such folder.
     """
+    check_runs_folder(folder.expanduser())
     found = find_interrupted(folder.expanduser().absolute())
     records = [_record(one) for one in found]
     for one in found:

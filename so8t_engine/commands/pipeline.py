@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from so8t_engine.i18n import _
+from so8t_engine.i18n import _, with_more
 from so8t_engine.pipeline import over
 from so8t_engine.pipeline.config import load_pipeline_config
 from so8t_engine.pipeline.graph import Pipeline
@@ -60,7 +60,8 @@ def _plan_text(planned: Sequence[Planned]) -> str:
     lines = []
     for one in planned:
         told = [] if one.action in {"skip", "off"} else _expected(one.estimate)
-        lines.append("  ".join([f"{one.number} {one.title}: {actions[one.action]} ({one.reason})", *told]))
+        does = with_more(actions[one.action], one.reason)
+        lines.append("  ".join([f"{one.number} {one.title}: {does}", *told]))
     return "\n".join(lines) + "\n"
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from so8t_engine.config import Config
+from so8t_engine.errors import RunError
 from so8t_engine.history.compare import compare, differences, flat, results
 from so8t_engine.history.index import RunIndex
 from so8t_engine.history.notes import RunNotes
 from so8t_engine.i18n import _
 from so8t_engine.plain_text import visible
+from so8t_engine.safe_paths import is_folder
 from so8t_engine.training.checkpoint import pin, pinned_steps
 from so8t_engine.training.events import EndEvent, Event, StateEvent, StepEvent
 from so8t_engine.training.process import ProcessMark
@@ -62,8 +64,18 @@ def run_summary(run: RunDirectory) -> dict[str, Any]:
     }
 
 
+def check_runs_folder(folder: Path) -> None:
+    """Raises `RunError` where there is no such folder."""
+    if not is_folder(folder):
+        raise RunError(
+            _("%(path)s is not a folder.") % {"path": str(folder)},
+            _("Name the folder that holds your runs."),
+        )
+
+
 def list_runs(folder: Path, search: str = "") -> list[dict[str, Any]]:
-    """Runs directly below ``folder``: the pinned first, then the newest."""
+    """Runs directly below ``folder``: the pinned first, then the newest. Raises `RunError` without one."""
+    check_runs_folder(folder)
     found = []
     for run in RunIndex().runs(folder):
         summary, notes = run.summary, run.notes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
-from so8t_engine.i18n import N_, _
+from so8t_engine.i18n import N_, _, with_more
 from so8t_engine.plain_text import visible
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _alpha(alpha: float | None, source: str | None) -> str:
         how = _("the file says '%(source)s', which is neither learned nor scheduled") % {
             "source": visible(source)
         }
-    return f"{_number(alpha, '.6g')} ({how})"
+    return with_more(_number(alpha, ".6g"), how)
 
 
 def _shape(shape: Sequence[int]) -> str:

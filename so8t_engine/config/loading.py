@@ -13,6 +13,7 @@ from so8t_engine.config.config import SCHEMA_VERSION, Config
 from so8t_engine.config.fields import Section
 from so8t_engine.config.messages import FieldProblem, problems
 from so8t_engine.config.secrets import secrets_in
+from so8t_engine.config.yaml_loader import FastLoader, PlainLoader, value_of
 from so8t_engine.errors import ConfigError
 from so8t_engine.i18n import _
 from so8t_engine.paths import configs_dir
@@ -20,8 +21,6 @@ from so8t_engine.safe_paths import is_there
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
-#: LibYAML's parser, where PyYAML was built with it, takes 4 ms for a preset instead of 34.
-FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Model = TypeVar("Model", bound=Section)
 
 
@@ -114,23 +113,19 @@ def _read(text: str, name: str) -> tuple[yaml.Node | None, Any]:
 
     def read(loader: type[yaml.SafeLoader | yaml.CSafeLoader]) -> tuple[yaml.Node | None, Any]:
         _refuse_traps(text, name, loader)
-        constructing = loader(text)
-        try:
-            return yaml.compose(text, Loader=loader), constructing.get_single_data()
-        finally:
-            constructing.dispose()
+        return yaml.compose(text, Loader=loader), value_of(text, loader)
 
     try:
         return read(FastLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
-        return read(yaml.SafeLoader)  # which says better what is wrong
+        return read(PlainLoader)  # which says better what is wrong
 
 
 def _override_value(raw: str) -> Any:  # noqa: ANN401
     """What stands behind the = of an override: YAML, but a text stands for itself to its end."""
     try:
         _refuse_traps(raw, "--set")
-        value = yaml.safe_load(raw)
+        value = value_of(raw)
     except (yaml.YAMLError, ValueError, RecursionError):
         return raw
     plain = raw.strip()

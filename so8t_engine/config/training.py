@@ -247,5 +247,6 @@ class TrainingConfig(Section):
     @field_validator("recorded_passes", mode="before")
     @classmethod
     def _a_switch_in_yaml(cls, value: object) -> object:
-        """YAML reads a bare on and off as true and false."""
-        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+        """true, yes and On for on, as for a field that is true or false."""
+        words = {"on": ("on", "yes", "true"), "off": ("off", "no", "false"), "auto": ("auto",)}
+        return next((meant for meant, said in words.items() if str(value).lower() in said), value)

@@ -65,6 +65,7 @@ class Estimate:
         beside_bytes: what other programs hold on the card, where that was taken into account.
         phases: phase → what the allocator reserves at its highest moment.
         spare: what ``memory.use_spare`` keeps, which all figures include; None where it is off.
+        kept: the same as a sentence, one of `notes`; empty where nothing was chosen.
     """
 
     fits: bool
@@ -81,6 +82,7 @@ class Estimate:
     beside_bytes: int | None = None
     phases: dict[str, int] = field(default_factory=dict)
     spare: Spare | None = None
+    kept: str = ""
 
     @property
     def source(self) -> str:
@@ -308,8 +310,11 @@ def estimate(config: Config, machine: Machine | None = None, beside: int | None 
     terms = {name: found.terms.get(name, 0) for name in TERM_TITLES}
     reserved = sum(size for name, size in terms.items() if name not in OUTSIDE)
     notes = _measured_notes(measured) if measured else _notes(config, geometry, found, where, beside)
-    if spare is not None:
-        notes = (*notes, spare_sentence(spare, geometry.layers))
+    kept = ""
+    # Beyond the limit nothing was chosen, and what is kept then is what a person asked for.
+    if spare is not None and spare.high_bytes <= budget and (spare.layers or spare.weights):
+        kept = spare_sentence(spare, geometry.layers)
+        notes = (*notes, kept)
     total = sum(terms.values())
     return Estimate(
         fits=(total if measured is None else measured.peak_bytes) <= budget,
@@ -326,4 +331,5 @@ def estimate(config: Config, machine: Machine | None = None, beside: int | None 
         measured=measured,
         on_cpu=cpu,
         spare=spare,
+        kept=kept,
     )

@@ -47,9 +47,9 @@ def measure(name: str, *arguments: str) -> dict[str, Any]:
 def main() -> int:
     """Print one JSON object; 1 where a measure could not be taken."""
     parser = argparse.ArgumentParser(prog="so8t bench ui")
-    parser.add_argument("--steps", type=int, default=1_000_000)
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--hours", type=float, default=8.0)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--hours", type=float, required=True)
     options = parser.parse_args()
     starts = [measure("startup", f"{time.time()}") for _ in range(3)]
     steps = str(options.steps)

@@ -207,8 +207,7 @@ class BudgetCard(QFrame):
         """Show ``estimate``, and the suggestions when it does not fit."""
         self._estimate, self._suggestions = estimate, suggestions
         self.bar.show_estimate(estimate)
-        chosen = () if estimate.spare is None else estimate.notes[-1:]
-        self.sentence.setText("\n".join((estimate.sentence, *chosen)))
+        self.sentence.setText("\n".join(filter(None, (estimate.sentence, estimate.kept))))
         self.reason.setText(estimate.reason)
         for label, (_title, names) in zip(self._sizes, SEGMENTS, strict=True):
             size = sum(estimate.terms.get(name, 0) for name in names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from so8t_engine.i18n import N_, _
 
+MISSING = "—"
 TERMS = {
     "lm": "LM",
     "orthogonality": N_("orthogonality"),
@@ -87,10 +88,35 @@ def shown(key: str, names: dict[str, str]) -> str:
     return _(names[key]) if key in names else key
 
 
+#: By the last part of a result's name: where its figure comes from.
+ORIGINS = {
+    "alpha_source": {"learned": N_("learned"), "scheduled": N_("scheduled")},
+    "memory_predicted_by": {"estimated": N_("estimated"), "measured": N_("measured")},
+}
+
+
+def cell(value: object, path: str = "") -> str:
+    """A setting's or a result's value as text; ``path`` is its dotted name."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return yes_or_no(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(cell(one) for one in value)
+    return shown(str(value), ORIGINS.get(path.rpartition(".")[2], {}))
+
+
+def yes_or_no(value: bool) -> str:
+    """For something that is or is not."""
+    return _("yes") if value else _("no")
+
+
 def fact_value(value: object) -> str:
     """A fact's value as text: grouped digits, short fractions, lists with commas."""
     if isinstance(value, bool):
-        return str(value)
+        return yes_or_no(value)
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):

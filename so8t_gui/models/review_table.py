@@ -10,7 +10,7 @@ from typing import Any
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt, Signal
 
 from so8t_engine.data.labels import Task
-from so8t_engine.i18n import N_, _
+from so8t_engine.i18n import N_, _, with_more
 from so8t_engine.pipeline.preprocess.review import append_review
 from so8t_engine.plain_text import visible
 from so8t_gui import theme
@@ -139,7 +139,7 @@ class ReviewTable(QAbstractTableModel):
         if column == 3:
             if row["weak_task"] is None:
                 return MISSING
-            return f"{_task(row['weak_task'])} ({row['weak_confidence']:.0%})"
+            return with_more(_task(row["weak_task"]), f"{row['weak_confidence']:.0%}")
         if column == 4:
             return str(row["language"])
         return visible(str(row["prompt"] or row["response"]).replace("\n", " "), 300)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from so8t_engine.config.training import PHI
-from so8t_engine.i18n import _
+from so8t_engine.i18n import _, with_more
 from so8t_engine.training.events import (
     CheckpointEvent,
     EndEvent,
@@ -182,7 +182,7 @@ class RunModel:
             self._mark(Kind.PAUSE, event)
         text = _("State: %(state)s") % {"state": _(STATE_NAMES[event.to])}
         level = Level.ERROR if event.to is State.FAILED else Level.INFO
-        self.log.add(event.time, level, f"{text} ({event.reason})" if event.reason else text)
+        self.log.add(event.time, level, with_more(text, event.reason) if event.reason else text)
 
     def _elapsed(self, event: Event) -> float:
         return self.clock.elapsed(event.time)

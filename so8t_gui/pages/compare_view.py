@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
@@ -27,13 +26,11 @@ from so8t_engine.training.run_directory import RunDirectory
 from so8t_gui import theme
 from so8t_gui.alignment import LEFT
 from so8t_gui.charts.compare_board import CompareBoard, OverlaidRun
-from so8t_gui.models.names import result_name
+from so8t_gui.models.names import cell, result_name
 from so8t_gui.models.run_model import RunModel
 from so8t_gui.plain import plain_tooltip
 from so8t_gui.preferences import Preferences
 from so8t_gui.widgets.empty_note import EmptyNote
-
-MISSING_TEXT = "—"
 
 
 def _table(name: str) -> QTableWidget:
@@ -46,14 +43,6 @@ def _table(name: str) -> QTableWidget:
     table.verticalHeader().hide()
     table.horizontalHeader().setDefaultAlignment(LEFT)
     return table
-
-
-def _cell(value: Any) -> str:  # noqa: ANN401
-    if value is None:
-        return MISSING_TEXT
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 class CompareView(QWidget):
@@ -135,7 +124,7 @@ class CompareView(QWidget):
         for row, one in enumerate(rows):
             self.settings.setItem(row, 0, QTableWidgetItem(one.path))
             for column, value in enumerate(one.values, start=1):
-                item = QTableWidgetItem(_cell(value))
+                item = QTableWidgetItem(cell(value))
                 if value != one.values[0]:
                     # In bold as well, for whom colours say nothing.
                     font = item.font()
@@ -160,7 +149,7 @@ class CompareView(QWidget):
             measure.setToolTip(plain_tooltip(name))
             self.results.setItem(row, 0, measure)
             for column, table in enumerate(tables, start=1):
-                self.results.setItem(row, column, QTableWidgetItem(_cell(table.get(name))))
+                self.results.setItem(row, column, QTableWidgetItem(cell(table.get(name), name)))
         self.results.resizeColumnsToContents()
 
     def dispose(self) -> None:

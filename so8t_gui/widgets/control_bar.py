@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QProgressBar, QPushButton, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from so8t_engine.i18n import N_, _
 from so8t_engine.training.states import COMMAND_NAMES, STATE_NAMES, Command, State
@@ -94,14 +94,19 @@ class ControlBar(QFrame):
         words.setSpacing(10)
         words.addWidget(self.state)
         words.addWidget(self._detail_box, 1)
-        grid = QGridLayout(self)
-        grid.setContentsMargins(12, 9, 12, 9)
-        grid.setVerticalSpacing(7)
-        grid.addLayout(words, 0, 0)
-        grid.addLayout(buttons, 0, 1, Qt.AlignmentFlag.AlignRight)
-        grid.addWidget(self.bar, 1, 0)
-        grid.addWidget(self.figures, 1, 1, Qt.AlignmentFlag.AlignRight)
-        grid.setColumnStretch(0, 1)
+        above, below = QHBoxLayout(), QHBoxLayout()
+        above.addLayout(words, 1)
+        above.addLayout(buttons)
+        # The bar ends where the figures begin, and takes the whole row while there are none.
+        below.setSpacing(14)
+        below.addStrut(self.fontMetrics().height() + 1)  # as high without them
+        below.addWidget(self.bar, 1)
+        below.addWidget(self.figures)
+        rows = QVBoxLayout(self)
+        rows.setContentsMargins(12, 9, 12, 9)
+        rows.setSpacing(7)
+        rows.addLayout(above)
+        rows.addLayout(below)
 
     def set_startable(self, possible: bool, reason: str) -> None:
         """Whether the settings allow a start, and if not why not."""
@@ -166,6 +171,7 @@ class ControlBar(QFrame):
             self.bar.setRange(0, 0 if busy else 1)
             self.bar.setValue(0)
             self.figures.setText("")
+            self.figures.hide()
             return
         self.bar.setRange(0, max(1, step.of))
         self.bar.setValue(step.step)
@@ -180,3 +186,4 @@ class ControlBar(QFrame):
             rest = MISSING_TEXT if left is None else format_duration(left)
             parts.append(_("about %(time)s left (estimate)") % {"time": rest})
         self.figures.setText("   ".join(parts))
+        self.figures.show()

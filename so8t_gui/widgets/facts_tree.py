@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 
 from so8t_engine.i18n import N_, _
 from so8t_engine.plain_text import visible
+from so8t_gui.models.names import cell
 from so8t_gui.widgets.empty_note import EmptyNote
 
 #: What steps call their figures, in words.
@@ -71,16 +72,12 @@ class FactsTree(QTreeWidget):
                 self._add(item, str(key), inner, depth + 1)
             item.setExpanded(depth < 1)
             return
-        QTreeWidgetItem(parent, [shown, _value(value)])
+        QTreeWidgetItem(parent, [shown, _value(value, name)])
 
 
-def _value(value: Any) -> str:  # noqa: ANN401
-    if value is None:
-        return "—"
-    if isinstance(value, bool):
-        return _("yes") if value else _("no")
+def _value(value: Any, name: str) -> str:  # noqa: ANN401
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return visible(str(value), 500)
+    return visible(cell(value, name), 500)

@@ -7,7 +7,7 @@ from typing import Any
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QGridLayout, QLabel, QProgressBar, QWidget
 
-from so8t_engine.i18n import _
+from so8t_engine.i18n import _, with_more
 from so8t_gui.charts.line_chart import MISSING_TEXT
 
 ROWS = (
@@ -75,7 +75,7 @@ class HeadsView(QFrame):
             "heads_disagree": _("the heads disagree"),
         }
         why = reasons.get(answer["reason"], "")
-        self.decision.setText(answer["decision"] + (f" ({why})" if why else ""))
+        self.decision.setText(with_more(answer["decision"], why) if why else answer["decision"])
         self.gate.setText(f"g = {answer['g']:.3f}")
         found = {("task", name): value for name, value in heads["task"]["probabilities"].items()}
         found["safety", "dangerous"] = heads["safety"]["probabilities"]["dangerous"]

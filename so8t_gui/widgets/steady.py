@@ -41,7 +41,9 @@ class SteadyBox(QWidget):
         return self.label.sizeHint()
 
     def minimumSizeHint(self) -> QSize:
-        return self.label.minimumSizeHint()
+        """All lines: a dock's layout does not ask for a height at a width, and would cut what is below."""
+        least = self.label.minimumSizeHint()
+        return QSize(least.width(), max(least.height(), self._asked)) if self.fits else least
 
     def hasHeightForWidth(self) -> bool:
         return True

@@ -142,3 +142,21 @@ def test_train_prints_one_object_and_the_history_knows_the_run(tiny_config: Make
     again = so8t_here("train", str(file), "--run-dir", result["path"], cwd=tmp_path)
     assert again.returncode == 1
     assert "already holds a run" in again.stderr
+
+
+def test_the_benchmark_of_the_window_says_what_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    help_text = so8t_here("bench", "ui", "--help", cwd=tmp_path, COLUMNS="200").stdout
+    assert all(option in help_text for option in ("--steps", "--seconds", "--hours", "--json"))
+    assert so8t_here("bench", "ui", "--stops", "3", cwd=tmp_path).returncode == 2
+    asked: list[list[str]] = []
+
+    def child(command: list[str], **_how: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command[3:])
+        return subprocess.CompletedProcess(command, 0, '{"a": 1}', "")
+
+    monkeypatch.setattr("so8t_engine.commands.bench.subprocess.run", child)
+    done = so8t_here("bench", "ui", "--steps", "9", "--seconds", "1.5", "--json", cwd=tmp_path)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"a": 1})
+    assert asked == [["--steps", "9", "--seconds", "1.5", "--hours", "8.0"]]

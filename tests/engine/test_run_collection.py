@@ -18,6 +18,7 @@ from so8t_engine.history.notes import RunNotes, parse_tags
 from so8t_engine.training.events import StateEvent, StepEvent
 from so8t_engine.training.run_directory import EventWriter, RunDirectory
 from so8t_engine.training.states import State
+from tests.engine.command_line import so8t_here
 
 
 def make_run(
@@ -129,3 +130,15 @@ def test_the_commands_print_one_object(runs: Path) -> None:
     assert json.loads(compared.stdout)["settings"]["lora.r"] == [Config().lora.r, 32, 8]
     text = CliRunner().invoke(app, ["runs", "compare", str(runs / "one"), str(runs / "two")]).stdout
     assert "lora.r | 32 | 8" in text
+
+
+def test_what_is_no_folder_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for command in ("list", "continue"):
+        for given in (tmp_path / "none", tmp_path / "file", tmp_path / ("x" * 300)):
+            done = so8t_here("runs", command, given, "--json", cwd=tmp_path)
+            assert (done.returncode, json.loads(done.stdout)["error"]["kind"]) == (1, "run")
+            assert f"{given} is not a folder. Name the folder" in done.stderr
+    done = so8t_here("runs", "list", "empty", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "No run lies in empty.\n")

@@ -112,6 +112,25 @@ def test_japanese_is_japanese(messages: dict[str, list[str]]) -> None:
     assert not words, words
 
 
+#: Half-width brackets that are no punctuation: a menu's key, a file filter, a function's argument or a
+#: power (σ(α), SO(8), (α − α*)²), a shape ((8, 8), (64,)).
+NO_PUNCTUATION = re.compile(
+    r"\(&.\)|\(\*(?:\.\w+)?(?: \*\.\w+)*\)|(?<=[A-Za-zα-ω*])\([^()\u3040-\u30ff\u4e00-\u9fff%]*\)"
+    r"|\([^()]*\)(?=²)|\([^()]*,(?: [^()]*)?\)"
+)
+
+
+def test_japanese_has_one_style_of_brackets(messages: dict[str, list[str]]) -> None:
+    """Full-width ones, without spaces beside them."""
+    catalogue = _loaded("ja")
+    plain = {m: re.sub(r"%\(\w+\)", "%", catalogue.gettext(m)) for m in messages}
+    half = [text for text in plain.values() if re.search(r"[()]", NO_PUNCTUATION.sub("", text))]
+    assert not half, half
+    apart = [text for text in plain.values() if re.search(r"\S （|） [\u3040-\u30ff\u4e00-\u9fff]", text)]
+    assert not apart, apart
+    assert sum("（" in text for text in plain.values()) > 100
+
+
 @pytest.mark.parametrize("code", TRANSLATED)
 def test_placeholders_are_the_same(code: str, messages: dict[str, list[str]]) -> None:
     catalogue = _loaded(code)

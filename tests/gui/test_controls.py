@@ -82,6 +82,24 @@ def test_without_a_run_no_command_can_be_given(window: MainWindow) -> None:
     assert not any(button.isEnabled() for button in window.run_page.controls.buttons.values())
 
 
+def test_the_bar_reaches_to_the_figures_and_to_the_end_while_there_are_none(
+    window: MainWindow, live: LiveRun, qtbot: QtBot
+) -> None:
+    controls = window.run_page.controls
+    window.show_page("run")
+    qtbot.waitUntil(controls.isVisible)
+    last = controls.buttons[Command.ABORT].geometry().right()
+    height = controls.height()
+    assert controls.bar.geometry().right() == last
+    live.walk_to(State.RUNNING)
+    live.writer.write(step(3, 10, START + 5))
+    attach(window, live, qtbot)
+    qtbot.waitUntil(controls.figures.isVisible, timeout=5000)
+    qtbot.waitUntil(lambda: controls.figures.geometry().right() == last, timeout=2000)
+    assert 0 < controls.figures.geometry().left() - controls.bar.geometry().right() < 20
+    assert controls.height() == height
+
+
 @pytest.mark.parametrize(
     ("command", "word"),
     [(Command.PAUSE, "pausing…"), (Command.CHECKPOINT, "saving…"), (Command.STOP, "stopping…")],

@@ -56,6 +56,31 @@ def test_a_budget_that_is_exceeded_stays_in_its_column(window: MainWindow, qtbot
         assert right <= room.width(), f"{button.text()} ends at {right} of {room.width()}"
 
 
+@pytest.mark.parametrize("code", ["en", "ja"])
+def test_readings_of_several_lines_leave_a_small_chart_its_axis(
+    window: MainWindow, demo_config: Config, qtbot: QtBot, code: str
+) -> None:
+    set_language(code)
+    window.show_as(code, "dark")
+    window.resize(960, 620)
+    path = recorded_run(demo_config, Path(demo_config.run.directory) / "one", 40).path
+    window.open_run(path)
+    board = window.history_page.view.overview
+    qtbot.waitUntil(lambda: board.terms._plot is not None and board.terms._plot.isVisible(), timeout=5000)
+    terms = board.terms
+    terms.set_series(
+        [Series(f"term.{name}", name * 3, "#123456") for name in ("task", "dual", "safety", "pet")]
+    )
+    settle()
+    lines = terms.readings.height() / terms.fontMetrics().height()
+    assert lines > 2.5, "the case is here"
+    for chart in board.charts:
+        plot = chart.plot
+        assert plot.geometry().bottom() <= chart.rect().bottom(), chart.title_text
+        assert chart.readings.geometry().bottom() < plot.geometry().top(), chart.title_text
+        assert chart.readings.height() >= chart.readings.heightForWidth(chart.readings.width())
+
+
 def test_an_empty_list_says_why_until_it_holds_something(qtbot: QtBot) -> None:
     views: list[QListWidget | QTableWidget] = [QListWidget(), QTableWidget(0, 2)]
     for view in views:

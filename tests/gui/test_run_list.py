@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from recorded_runs import recorded_run
 
 from so8t_engine.config import Config
 from so8t_engine.history.notes import RunNotes
+from so8t_engine.i18n import language, set_language
 from so8t_gui.main_window import MainWindow
+from so8t_gui.models.names import cell
 from so8t_gui.pages.history_page import HistoryPage
 
 
@@ -78,6 +81,27 @@ def test_runs_are_overlaid_and_their_settings_compared(page: HistoryPage, qtbot:
     names = {view.settings.item(row, 0).text() for row in range(view.settings.rowCount())}  # type: ignore[union-attr]
     assert "data.max_length" in names, "against the defaults more differs"
     assert np.isfinite(view.board.link.span()).all()
+
+
+def test_values_of_the_comparison_are_in_the_persons_language(page: HistoryPage) -> None:
+    final = page.folder / "one" / "final"
+    final.mkdir()
+    facts = {"alpha_source": "learned", "memory": {"memory_predicted_by": "estimated"}, "last_loss": 0.5}
+    (final / "results.json").write_text(json.dumps(facts), encoding="utf-8")
+    view = page.comparison
+    before = language()
+    set_language("ja")
+    try:
+        view._fill_results([page.folder / "one", page.folder / "two"])
+        table = view.results
+        said = {
+            (table.item(row, 1).text(), table.item(row, 2).text())  # type: ignore[union-attr]
+            for row in range(table.rowCount())
+        }
+        assert said == {("学習値", "—"), ("推定", "—"), ("0.5", "—")}
+        assert [cell(one) for one in (True, [False, 2], "learned")] == ["はい", "いいえ, 2", "learned"]
+    finally:
+        set_language(before)
 
 
 def test_a_run_is_duplicated_into_the_form(window: MainWindow, page: HistoryPage, qtbot: QtBot) -> None:

@@ -57,11 +57,72 @@ def test_scientific_notation_without_a_dot_is_a_number() -> None:
     assert parse_config("training: {learning_rate: 2e-4}").training.learning_rate == 2e-4
 
 
-@pytest.mark.parametrize(("word", "meant"), [("on", "on"), ("off", "off"), ('"on"', "on"), ("auto", "auto")])
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("on", "on"),
+        ("off", "off"),
+        ('"on"', "on"),
+        ("auto", "auto"),
+        ("true", "on"),
+        ("No", "off"),
+        ("YES", "on"),
+    ],
+)
 def test_a_switch_may_be_written_as_yaml_has_it(word: str, meant: str) -> None:
-    """YAML reads a bare on and off as true and false."""
+    """In YAML 1.1 a bare on and off are true and false."""
     assert parse_config(f"training: {{recorded_passes: {word}}}").training.recorded_passes == meant
     assert parse_config("", overrides=[f"training.recorded_passes={word}"]).training.recorded_passes == meant
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("on", True), ("Yes", True), ("true", True), ("off", False), ("NO", False)]
+)
+def test_what_is_true_or_false_takes_the_words_of_yaml_1_1(word: str, meant: bool) -> None:
+    assert parse_config(f"training: {{packing: {word}}}").training.packing is meant
+
+
+@pytest.mark.parametrize("text", ["1:30", "-1:30", "1:30.5", "0b11", "0o10", "yes", "2026-11-30", "="])
+def test_what_yaml_1_1_makes_a_number_of_is_refused_as_it_is_written(text: str) -> None:
+    """1:30 was 90, 0b11 was 3 and yes was 1."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(f"name: x\ntraining:\n  batch_size: {text}\n", name="x.yaml")
+    assert str(caught.value).startswith(f"x.yaml:3: training.batch_size cannot be '{text}'.")
+    with pytest.raises(ConfigError, match=f"cannot be '{text}'"):
+        parse_config("", overrides=[f"training.batch_size={text}"])
+    with pytest.raises(ConfigError, match=f"training.learning_rate cannot be '{text}'"):
+        parse_config(f"training: {{learning_rate: {text}}}", name="x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("010", 10), ("0019", 19), ("+7", 7), ("0x10", 16), ("1_000", 1000), ("10", 10)]
+)
+def test_a_number_with_zeros_before_it_is_decimal(text: str, meant: int) -> None:
+    assert parse_config(f"training: {{accumulation: {text}}}").training.accumulation == meant
+    assert parse_config("", overrides=[f"training.accumulation={text}"]).training.accumulation == meant
+    assert parse_config(f"so8t: {{gate_layers: [{text}]}}").so8t.gate_layers == [meant]
+
+
+@pytest.mark.parametrize(
+    "text", ["010", "09", "no", "On", "2026-11-30", "1_000", "0o10", "2e-4", "1.5e3", "0b1", "y"]
+)
+def test_a_name_stays_as_it_is_written_and_survives_a_round_trip(text: str) -> None:
+    config = parse_config(f"name: {text}")
+    assert config.name == text
+    assert parse_config(config.to_yaml()) == config
+
+
+@given(st.from_regex(r"\A[0-9a-fA-FoxeEyYnN:_.+\-]{1,8}\Z"))
+def test_no_text_comes_back_as_something_else(text: str) -> None:
+    """PyYAML writes by its own idea of a number: whatever is one here must be quoted there."""
+    config = Config()
+    changed = config.model_copy(update={"data": config.data.model_copy(update={"train": text})})
+    assert parse_config(changed.to_yaml()).data.train == text
+
+
+def test_a_key_may_be_any_word() -> None:
+    with pytest.raises(ConfigError, match=r"x\.yaml:1: on is not a known setting"):
+        parse_config("on: 1", name="x.yaml")
 
 
 def test_overrides_reach_the_field_and_their_errors_name_it() -> None:

@@ -130,11 +130,24 @@ def test_the_estimate_includes_what_is_chosen_and_says_it() -> None:
     said = found.to_json()
     assert (said["kept_layers"], said["kept_weights"]) == (found.spare.layers, found.spare.weights)
     assert plain.to_json()["kept_layers"] is None
-    assert f"{found.spare.layers} of 32" in found.notes[-1]
+    assert f"{found.spare.layers} of 32" in found.kept
+    assert found.notes[-1] == found.kept
+    assert plain.kept == ""
     explicit = with_changes(
         without, {"memory.kept_layers": found.spare.layers, "memory.kept_weights": found.spare.weights}
     )
     assert estimate(explicit).terms == found.terms
+
+
+@pytest.mark.parametrize("kept_layers", [0, 3])
+def test_beyond_the_limit_nothing_is_said_to_be_chosen(kept_layers: int) -> None:
+    config = with_changes(Config(), ON_CARD | {"data.max_length": 8192, "memory.kept_layers": kept_layers})
+    found = estimate(with_changes(config, {"memory.limit_gib": 3.0}))
+    assert not found.fits
+    assert found.spare is not None
+    assert found.kept == ""
+    assert not any("of 32 layers" in note for note in found.notes)
+    assert "of 32 layers" in estimate(with_changes(config, {"memory.limit_gib": 60.0})).kept
 
 
 def test_what_fits_and_what_would_help_do_not_depend_on_it() -> None:
