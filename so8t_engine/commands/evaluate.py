@@ -41,6 +41,10 @@ def evaluate_run(
         SO8TError: the run is not finished, a part cannot be loaded, or there are no rows.
     """
     run, config, state = _finished_run(run_path)
+    if tasks:
+        from so8t_engine.evaluation.lm_eval_files import require_tasks
+
+        require_tasks(tasks)
     train, held_out, split = held_out_rows(config, rows, max_rows)
     import torch
     import transformers

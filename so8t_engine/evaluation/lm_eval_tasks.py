@@ -2,93 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from so8t_engine.errors import ConfigError, SO8TError
+from so8t_engine.errors import SO8TError
+from so8t_engine.evaluation.lm_eval_files import require_tasks
 from so8t_engine.evaluation.outputs import TunedModel
 from so8t_engine.i18n import _
 from so8t_engine.so8t.attach import attach_from_placement
 
 
-def task_name(file: Path) -> str:
-    """The task that a harness file declares.
-
-    Raises:
-        ConfigError: it cannot be read, declares none, or would run code (``!function``, ``include``).
-    """
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            _("%(path)s cannot be read: %(reason)s.") % {"path": str(file), "reason": error.strerror}
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            _("%(path)s is no plain task file: it is not YAML, or names code to be run (!function).")
-            % {"path": str(file)},
-            _("Only tasks made of data and templates are run."),
-        ) from error
-    if not isinstance(found, dict) or not isinstance(found.get("task"), str) or "include" in found:
-        raise ConfigError(
-            _("%(path)s declares no task of its own.") % {"path": str(file)},
-            _("Write 'task: name' at the top, and no include."),
-        )
-    return str(found["task"])
-
-
 def harness(tuned: TunedModel, tokenizer: Any, files: Sequence[Path]) -> dict[str, dict[str, Any]]:  # noqa: ANN401
-    """Task → figure → base and tuned, each with value and standard error as the harness gives them.
+    """Task → figure → base and tuned, each with value and standard error (None: the harness has none).
 
     Raises:
         ConfigError: a task file is unusable. SO8TError: the harness is not installed or fails.
     """
-    names = [task_name(file) for file in files]
+    tasks = require_tasks(files)
     try:
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise SO8TError(
-            _("lm-evaluation-harness is not installed."),
+            _("The installed lm-evaluation-harness cannot be used: %(reason)s.")
+            % {"reason": _first_line(error)},
             _("Install it with: pip install 'so8t-control-panel[lm-eval]'"),
         ) from error
-    folders = sorted({str(file.absolute().parent) for file in files})
     model = tuned.causal_lm
 
     def run() -> dict[str, dict[str, Any]]:
-        manager = TaskManager(include_path=folders, include_defaults=False)
+        # As dictionaries: given a folder, the harness reads every YAML below it and may take another file.
+        manager = TaskManager(include_defaults=False)
         lm = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=4)
         found: dict[str, dict[str, Any]] = simple_evaluate(
-            model=lm, tasks=names, task_manager=manager, bootstrap_iters=1000, log_samples=False
+            model=lm, tasks=deepcopy(tasks), task_manager=manager, bootstrap_iters=1000, log_samples=False
         )["results"]
         return found
 
     try:
-        with tuned.peft.disable_adapter():
-            base = run()
-        with attach_from_placement(model, tuned.so8t, tuned.placement):
-            after = run()
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # The harness prints; standard output belongs to --json.
+        with redirect_stdout(sys.stderr), _data_and_templates_only():
+            with tuned.peft.disable_adapter():
+                base = run()
+            with attach_from_placement(model, tuned.so8t, tuned.placement):
+                after = run()
+        return {task["task"]: _figures(base[task["task"]], after[task["task"]]) for task in tasks}
+    except SO8TError:
+        raise
+    except Exception as error:  # a task may fail in any library: templates, data sets, metrics
         raise SO8TError(
-            _("lm-evaluation-harness failed: %(reason)s") % {"reason": lines[0]}, _("Check the task file.")
+            _("lm-evaluation-harness failed: %(reason)s") % {"reason": _first_line(error)},
+            _("Check the task file."),
         ) from error
-    return {name: _figures(base[name], after[name]) for name in names}
+
+
+@contextmanager
+def _data_and_templates_only() -> Iterator[None]:
+    """Templates in Jinja's sandbox, and no metrics that are loaded as code from a folder or the Hub.
+
+    The harness does both without asking: a template of its own environment reaches any Python object.
+    """
+    from jinja2.sandbox import SandboxedEnvironment
+    from lm_eval import utils
+    from lm_eval.api import metrics as _metrics  # noqa: F401  (fills the registry)
+    from lm_eval.api import task as api
+    from lm_eval.api.registry import METRIC_REGISTRY
+
+    environment, get_metric = utils.env, api.get_metric
+    sandbox = SandboxedEnvironment(
+        loader=environment.loader,
+        undefined=environment.undefined,
+        keep_trailing_newline=environment.keep_trailing_newline,
+    )
+    sandbox.filters.update(environment.filters)
+
+    def known_metric(name: str, hf_evaluate_metric: bool = False) -> Any:  # noqa: ANN401
+        if hf_evaluate_metric or name not in METRIC_REGISTRY:
+            raise SO8TError(
+                _("lm-evaluation-harness has no metric of its own named %(name)s.") % {"name": name},
+                _("Check the task file."),
+            )
+        return get_metric(name)
+
+    utils.env, api.get_metric = sandbox, known_metric
+    try:
+        yield
+    finally:
+        utils.env, api.get_metric = environment, get_metric
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    # A KeyError's text is the key alone.
+    name = type(error).__name__
+    return name if not lines else f"{name}: {lines[0]}" if isinstance(error, KeyError) else lines[0]
 
 
 def _figures(base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
+    kept = [key for key, value in tuned.items() if isinstance(value, float) and "_stderr," not in key]
+    pairs = [tuple(key.split(",", 1)) for key in kept if "," in key]
+    metrics = [metric for metric, _filter in pairs]
     found: dict[str, Any] = {}
-    for key, value in tuned.items():
-        metric, _comma, filtered = key.partition(",")
-        if metric.endswith("_stderr") or not isinstance(value, float) or not filtered:
-            continue
-        error = f"{metric}_stderr,{filtered}"
-        found[metric] = {
-            which: {"value": entry.get(key), "stderr": entry.get(error)}
+    for metric, filtered in pairs:
+        # Several filters of the answers give a figure each.
+        name = metric if metrics.count(metric) == 1 else f"{metric} ({filtered})"
+        found[name] = {
+            which: {
+                "value": entry.get(f"{metric},{filtered}"),
+                "stderr": error
+                if isinstance(error := entry.get(f"{metric}_stderr,{filtered}"), float)
+                else None,
+            }
             for which, entry in (("base", base), ("tuned", tuned))
         }
     return found

@@ -48,6 +48,10 @@ class EvaluateStep(Step[EvaluateSettings]):
                     _("The task file %(path)s does not exist.") % {"path": name}, _("Check evaluate.lm_eval.")
                 )
             found[name] = sha256_file(file)
+        if found:
+            from so8t_engine.evaluation.lm_eval_files import require_tasks
+
+            require_tasks([Path(name).expanduser() for name in self.settings.lm_eval])
         return found
 
     def estimate(self, inputs: Mapping[str, Path]) -> Estimate:

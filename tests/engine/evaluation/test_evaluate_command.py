@@ -13,8 +13,6 @@ import torch
 from so8t_engine.config import Config
 from so8t_engine.data.reader import read_rows
 from so8t_engine.data.tokenize import Collator, encode_row
-from so8t_engine.errors import ConfigError
-from so8t_engine.evaluation.lm_eval_tasks import task_name
 from so8t_engine.evaluation.outputs import load_tuned, row_outputs
 from so8t_engine.model.loading import load_tokenizer
 from so8t_engine.so8t.attach import attach_from_placement
@@ -68,36 +66,3 @@ def test_row_losses_are_transformers_own_for_base_and_tuned(run: RunDirectory) -
                         loss = model(input_ids=ids, labels=labels).loss
             assert count == sum(label != -100 for label in row.labels[1:])
             assert nll / count == pytest.approx(float(loss), rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["task: x\ninclude: y.yaml\n", "doc_to_text: !function utils.run\ntask: x\n", "[1, 2]", "task: 3\n"],
-)
-def test_a_task_file_that_would_run_code_is_refused(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "task.yaml"
-    file.write_text(text, "utf-8")
-    with pytest.raises(ConfigError):
-        task_name(file)
-
-
-def test_a_local_harness_task_measures_base_and_tuned(run: RunDirectory, tmp_path: Path) -> None:
-    pytest.importorskip("lm_eval")
-    from so8t_engine.evaluation.lm_eval_tasks import harness
-
-    rows = [{"q": f"{n} and one more is", "right": str(n + 1), "wrong": str(n + 7)} for n in range(8)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
-    task = tmp_path / "counting.yaml"
-    task.write_text(
-        "task: counting\ndataset_path: json\n"
-        f"dataset_kwargs:\n  data_files:\n    test: {tmp_path / 'rows.jsonl'}\n"
-        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{q}}'\n"
-        "doc_to_choice: '{{[right, wrong]}}'\ndoc_to_target: 0\n"
-        "metric_list:\n  - metric: acc\n    aggregation: mean\n    higher_is_better: true\n",
-        "utf-8",
-    )
-    config = run.config()
-    found = harness(load_tuned(run.final, config), load_tokenizer(config.model), [task])
-    entry = found["counting"]["acc"]
-    for which in ("base", "tuned"):
-        assert entry[which]["value"] * 8 == pytest.approx(round(entry[which]["value"] * 8))

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from so8t_engine.errors import SO8TError
+from so8t_engine.evaluation import lm_eval_files
 from so8t_engine.pipeline.config import PipelineConfig, load_pipeline_config
 from so8t_engine.pipeline.errors import PipelineError
 from so8t_engine.pipeline.graph import Pipeline
@@ -54,7 +56,8 @@ def test_more_work_is_expected_to_take_longer(tmp_path: Path) -> None:
     assert _steps("train.config=nowhere.yaml")["train"].estimate(inputs).seconds is None
 
 
-def test_harness_tasks_are_inputs_of_the_evaluation(tmp_path: Path) -> None:
+def test_harness_tasks_are_inputs_of_the_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lm_eval_files, "find_spec", lambda _name: object())
     task = tmp_path / "task.yaml"
     config = PipelineConfig.model_validate({"evaluate": {"lm_eval": [str(task)]}})
     with pytest.raises(PipelineError, match="does not exist"):
@@ -64,6 +67,14 @@ def test_harness_tasks_are_inputs_of_the_evaluation(tmp_path: Path) -> None:
     task.write_text("task: two\n")
     assert before.keys() == EvaluateStep(config).external_inputs().keys() == {str(task)}
     assert before != EvaluateStep(config).external_inputs()
+    # Told when the pipeline is planned, not after the training.
+    task.write_text("task: one\ninclude: other.yaml\n")
+    with pytest.raises(SO8TError, match="'include'"):
+        EvaluateStep(config).external_inputs()
+    task.write_text("task: one\n")
+    monkeypatch.setattr(lm_eval_files, "find_spec", lambda _name: None)
+    with pytest.raises(SO8TError, match="not installed"):
+        EvaluateStep(config).external_inputs()
 
 
 @pytest.mark.parametrize(
