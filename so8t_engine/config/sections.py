@@ -161,6 +161,15 @@ class MemoryConfig(Section):
             "The copies run beside the computation."
         ),
     )
+    keep_attention: bool = setting(
+        False,
+        N_("Keep the attention's results"),
+        N_(
+            "With gradient checkpointing, what the attention made waits with each layer's input and is not "
+            "computed again: the longer the sequence, the more time that saves. It takes three times the "
+            "memory of the inputs alone, system memory where activations are offloaded."
+        ),
+    )
     kept_layers: int = setting(
         0,
         N_("Layers without recomputation"),

@@ -8,6 +8,7 @@ from so8t_engine.errors import DataError
 from so8t_engine.i18n import _
 
 MAX_LINE_BYTES = 32 * 1024 * 1024
+START_BYTES = 1 << 16
 _UNASSIGNED = set("\x80\xa0\uf8f0\uf8f1\uf8f2\uf8f3")
 _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
@@ -18,8 +19,20 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         DataError: it does not exist, cannot be read, is empty or is compressed.
     """
+    return _refused(_read(path), path)
+
+
+def check_start(path: Path) -> None:
+    """Raise what `read_bytes` would, as far as the file's beginning tells."""
+    data = _read(path, START_BYTES)
+    if len(data) < START_BYTES or data.strip():
+        _refused(data, path)
+
+
+def _read(path: Path, most: int = -1) -> bytes:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(most)
     except FileNotFoundError as error:
         raise DataError(
             _("There is no file %(path)s.") % {"path": path}, _("Check the path of the rows.")
@@ -29,6 +42,9 @@ def read_bytes(path: Path) -> bytes:
             _("%(path)s cannot be read: %(why)s.") % {"path": path, "why": error.strerror or error},
             _("Check that it is a file and that you may read it."),
         ) from error
+
+
+def _refused(data: bytes, path: Path) -> bytes:
     if not data.strip():
         raise DataError(_("%(path)s is empty.") % {"path": path}, _("Choose a file with rows."))
     if data[:2] == b"\x1f\x8b" or data[:4] in (b"PK\x03\x04", b"\x28\xb5\x2f\xfd"):

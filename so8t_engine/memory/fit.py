@@ -150,6 +150,8 @@ def _free(config: Config) -> Iterator[list[Change]]:
         yield [({"memory.loss_path": "chunked"}, _("The loss in chunks of tokens: the same result."))]
     if config.memory.kept_weights and config.model.quantization != "none":
         yield [({"memory.kept_weights": 0}, _("Weights dequantised for the moment of use: somewhat slower."))]
+    if config.memory.keep_attention and not config.memory.offload_activations:
+        yield [({"memory.keep_attention": False}, _("Attention is computed again: somewhat slower."))]
     kept = config.memory.kept_layers
     if kept and config.training.gradient_checkpointing:
         yield [
@@ -169,6 +171,7 @@ def _offloading(config: Config) -> Iterator[list[Change]]:
     geometry = model_geometry(config.model.path, config.model.revision)
     tokens = config.training.batch_size * config.data.max_length
     size = geometry.layers * tokens * geometry.hidden * compute_bytes(config, cpu=False)
+    size *= 3 if config.memory.keep_attention else 1
     changes: dict[str, Any] = {"memory.offload_activations": True}
     if not config.training.gradient_checkpointing:
         changes["training.gradient_checkpointing"] = True

@@ -125,23 +125,33 @@ def linear_backward(
     return grad_input, [grad_a, grad_b]
 
 
-def attention_forward(tape: Tape, shape: LayerShape, *, train: bool, keep: bool) -> tuple[Held, list[Held]]:
-    """What the attention adds, and what is kept for its backward pass (with ``keep``)."""
-    count, width = shape.count, shape.width
+def projections_forward(tape: Tape, shape: LayerShape, *, train: bool, lows: list[Held] | None) -> list[Held]:
+    """Queries, keys and values."""
     normed = tape.add(WORK, shape.states)
     outs = []
-    lows: list[Held] | None = [] if keep else None
     for linear in shape.projections:
         stored = weight(tape, shape, linear)
-        outs.append(linear_forward(tape, shape, linear, count, train=train, lows=lows))
+        outs.append(linear_forward(tape, shape, linear, shape.count, train=train, lows=lows))
         tape.drop(stored)
     tape.drop(normed)
-    mixed = tape.add(WORK, count * shape.output.inputs * width)
-    sums = tape.add(ATTENTION, shape.rows * shape.heads * shape.tokens * F32)
+    return outs
+
+
+def scores_forward(tape: Tape, shape: LayerShape) -> tuple[Held, Held]:
+    """What the heads make of the values, and the scores' logarithmic sums."""
+    mixed = tape.add(WORK, shape.count * shape.output.inputs * shape.width)
+    return mixed, tape.add(ATTENTION, shape.rows * shape.heads * shape.tokens * F32)
+
+
+def attention_forward(tape: Tape, shape: LayerShape, *, train: bool, keep: bool) -> tuple[Held, list[Held]]:
+    """What the attention adds, and what is kept for its backward pass (with ``keep``)."""
+    lows: list[Held] | None = [] if keep else None
+    outs = projections_forward(tape, shape, train=train, lows=lows)
+    mixed, sums = scores_forward(tape, shape)
     if not keep:
         tape.drop(sums)
     stored = weight(tape, shape, shape.output)
-    added = linear_forward(tape, shape, shape.output, count, train=train, lows=lows)
+    added = linear_forward(tape, shape, shape.output, shape.count, train=train, lows=lows)
     tape.drop(stored)
     if not keep:
         tape.drop(*outs, mixed)
@@ -325,98 +335,3 @@ def gate_backward(tape: Tape, shape: LayerShape) -> tuple[Held, Held]:
     summed = tape.add(WORK, matrix)
     tape.drop(partial)
     return out, summed
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What a layer keeps for its backward pass beside its input.
-
-    Attributes:
-        scores: q, k, v, the attention's result and its sums. ungated: the input of a gate after o_proj.
-        middle: the residual stream between the halves. expanded: outputs of gate and up.
-        result: the MLP's output before a gate. unread: a result whose values nobody reads.
-    """
-
-    scores: list[Held]
-    ungated: Held | None
-    middle: Held
-    expanded: list[Held] | None
-    result: Held | None
-    unread: Held | None
-
-
-def layer_forward(
-    tape: Tape, shape: LayerShape, site: str | None, *, train: bool, keep: bool, again: bool = False
-) -> tuple[Held | None, Kept | None]:
-    """A layer's output, and with ``keep`` what its backward pass reads beside the input.
-
-    Args:
-        again: it is run a second time, for its backward pass alone: where no gate follows, the MLP's result
-            is not computed, and what it would keep neither.
-    """
-    added, scores = attention_forward(tape, shape, train=train, keep=keep)
-    ungated: Held | None = None
-    if site == "attention":
-        ungated, added = added, gate_forward(tape, shape)
-        if not keep:
-            tape.drop(ungated)
-    middle = tape.add(WORK, shape.states)
-    tape.drop(added)
-    if again and site != "mlp":
-        unread = tape.add(WORK, 1)
-        return None, Kept(scores, ungated, middle, None, None, unread)
-    result, expanded = mlp_forward(tape, shape, train=train, keep=keep and not again)
-    out = result
-    if site == "mlp":
-        gated = gate_forward(tape, shape)
-        if not keep:
-            tape.drop(result)
-        out = tape.add(WORK, shape.states)
-        tape.drop(gated)
-    if not keep:
-        tape.drop(middle)
-        return out, None
-    own = result if site == "mlp" else None
-    if again:
-        return None, Kept(scores, ungated, middle, None, own, out)
-    return out, Kept(scores, ungated, middle, expanded, own, None)
-
-
-def layer_backward(tape: Tape, shape: LayerShape, site: str | None, kept: Kept, *, accumulated: bool) -> Held:
-    """The gradient of a layer's input; the caller holds the input and the gradient of the output.
-
-    Args:
-        accumulated: LoRA's gradients are added to those of an earlier pass; otherwise they stay.
-    """
-
-    def give(grads: list[Held]) -> None:
-        if accumulated:
-            tape.drop(*grads)
-
-    grad_matrix: Held | None = None
-    if site == "mlp":
-        grad_result, grad_matrix = gate_backward(tape, shape)
-        tape.drop(kept.result)
-        through, made = mlp_backward(tape, shape, kept.expanded)
-        give(made)
-        tape.drop(grad_result)
-        grad_middle = tape.add(WORK, shape.states)
-        tape.drop(through)
-    else:
-        grad_middle, made = mlp_backward(tape, shape, kept.expanded)
-        give(made)
-    tape.drop(kept.middle)
-    grad_added: Held | None = None
-    if kept.ungated is not None:
-        grad_added, grad_matrix = gate_backward(tape, shape)
-        tape.drop(kept.ungated)
-    grad_mixed, made = output_backward(tape, shape)
-    give(made)
-    tape.drop(grad_added)
-    incoming = scores_backward(tape, shape)
-    tape.drop(grad_mixed, *kept.scores)
-    grad_hidden, made = projections_backward(tape, shape, incoming)
-    give(made)
-    total = tape.add(WORK, shape.states)
-    tape.drop(grad_hidden, grad_middle, grad_matrix, kept.unread)
-    return total

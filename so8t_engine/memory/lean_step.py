@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from so8t_engine.memory.lean_layers import F32, WORK, LayerShape, LinearShape, layer_backward, layer_forward
+from so8t_engine.memory.lean_layers import F32, WORK, LayerShape, LinearShape
+from so8t_engine.memory.lean_whole import layer_backward, layer_forward, selected_backward, selected_forward
 from so8t_engine.memory.tape import Tape, rounded
 
 SAVED, LOGITS = "saved_activations", "logits"
@@ -37,6 +38,7 @@ class StepShape:
     Attributes:
         layer: the layers' sizes. layers: how many. gated: which of them have a gate. site: where in them.
         recomputed: layers below ``first_kept`` keep their input alone. offload: and that on the host.
+        keep_attention: with the input they keep what their attention made, unless a gate acts on it.
         vocabulary, chunk: of the loss; tokens of one chunk.
         gate_final: the gate before the head. labelled: tokens that carry loss, all of them at worst.
         accumulated: gradients of an earlier pass are there.
@@ -57,12 +59,26 @@ class StepShape:
     accumulated: bool
     lora_per_layer: int
     whole: int = 0
+    keep_attention: bool = False
 
     def site_of(self, layer: int) -> str | None:
         return self.site if layer in self.gated else None
 
     def recomputes(self, layer: int) -> bool:
         return self.recomputed and layer < self.first_kept
+
+    def waits(self, layer: int) -> bool:
+        """Whether what it keeps waits on the host; the last one that is recomputed is needed at once."""
+        return self.offload and self.recomputed and layer < self.first_kept - 1
+
+    def selects(self, layer: int) -> bool:
+        """Whether it keeps what its attention made."""
+        return (
+            self.keep_attention
+            and self.recomputes(layer)
+            and self.site_of(layer) != "attention"
+            and self.waits(layer) == self.offload
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +110,12 @@ def _held(layer: LayerShape) -> LayerShape:
     )
 
 
-def layer_cost(shape: StepShape, site: str | None, recompute: bool, whole: bool = False) -> LayerCost:
+def layer_cost(
+    shape: StepShape, site: str | None, recompute: bool, whole: bool = False, select: bool = False
+) -> LayerCost:
     """Go through a layer of this kind once forward and once backward."""
+    if select:
+        return _selected_cost(shape.layer, shape.accumulated, site, whole, shape.offload)
     return _layer_cost(shape.layer, shape.accumulated, site, recompute, whole)
 
 
@@ -115,6 +135,20 @@ def _layer_cost(
     assert kept is not None
     layer_backward(tape, layer, site, kept, accumulated=accumulated)
     return LayerCost(held, forward, forward_terms, tape.peak, tape.at_peak)
+
+
+@lru_cache(maxsize=256)
+def _selected_cost(
+    layer: LayerShape, accumulated: bool, site: str | None, whole: bool, offload: bool
+) -> LayerCost:
+    """Of a layer that keeps what its attention made; on the host that is fetched for the backward pass."""
+    layer, tape = _held(layer) if whole else layer, Tape()
+    out, kept = selected_forward(tape, layer, site)
+    tape.drop(out)
+    held, forward, forward_terms = tape.now, tape.peak, tape.at_peak
+    tape.forget_peak()
+    selected_backward(tape, layer, site, kept, accumulated=accumulated, offload=offload)
+    return LayerCost(0 if offload else held, forward, forward_terms, tape.peak, tape.at_peak)
 
 
 @lru_cache(maxsize=256)
@@ -164,19 +198,23 @@ def _shared(shape: StepShape) -> int:
 
 
 def inputs_on_card(shape: StepShape, layer: int) -> int:
-    """Inputs of layers up to this one that are on the card while it runs forward."""
+    """Tensors of hidden states of layers up to this one that are on the card while it runs forward."""
     last = shape.first_kept - 1  # it is needed again at once and stays
     if not shape.offload or not shape.recomputed:
         return layer + 1
-    return 1 if layer < last else 2 + layer - last if last > 0 else 1 + layer - last
+    # On their way out: the input of the layer before, or what its attention made and what followed.
+    leaving = 2 if shape.keep_attention else 1
+    if layer < last:
+        return leaving + 1 if shape.keep_attention else 1
+    return 1 + layer - last + (leaving if layer == last and last > 0 else 0)
 
 
 def training_moment(shape: StepShape) -> Moment:
     """The highest moment of a micro-batch, forward and backward, beyond what is always there."""
-    kinds: dict[tuple[str | None, bool, bool], LayerCost] = {}
+    kinds: dict[tuple[str | None, bool, bool, bool], LayerCost] = {}
     costs: list[LayerCost] = []
     for layer in range(shape.layers):
-        kind = shape.site_of(layer), shape.recomputes(layer), layer < shape.whole
+        kind = shape.site_of(layer), shape.recomputes(layer), layer < shape.whole, shape.selects(layer)
         if kind not in kinds:
             kinds[kind] = layer_cost(shape, *kind)
         costs.append(kinds[kind])
@@ -187,8 +225,9 @@ def training_moment(shape: StepShape) -> Moment:
         inputs = inputs_on_card(shape, layer) * states
         highest.see("forward", kept + inputs, cost.forward, cost.forward_terms)
         kept += cost.kept
-    # The last layer's output, kept by the final norm, and the norm's.
-    saved = kept + (inputs_on_card(shape, shape.layers - 1) + 1) * states
+    # Layers' inputs, the last layer's output, kept by the final norm, and the norm's.
+    waiting = sum(shape.waits(layer) for layer in range(shape.layers))
+    saved = kept + (shape.layers - waiting + 1) * states
     tape = Tape()
     loss_forward(tape, shape, train=True)
     highest.see("loss", saved, tape.peak, tape.at_peak)
@@ -200,7 +239,9 @@ def training_moment(shape: StepShape) -> Moment:
         cost = costs[layer]
         kept -= cost.kept
         inputs = inputs_on_card(shape, layer)
-        if shape.offload and shape.recomputes(layer):
+        if shape.waits(layer) and shape.selects(layer):
+            inputs = 1  # the one before until the host has moved on; the layer's own are part of its cost
+        elif shape.offload and shape.recomputes(layer):
             # In use, the next one on its way, and (measured) the one before until the host has moved on.
             inputs = 3 if layer else 2
         # The gradient of the layer's output is held from outside.

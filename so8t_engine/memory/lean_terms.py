@@ -71,6 +71,7 @@ def step_shape(config: Config, geometry: ModelGeometry, *, compute: int, flash: 
         gate_final=config.so8t.gate_final,
         accumulated=config.training.accumulation > 1 or (flash and may_record(config)),
         lora_per_layer=gradients, whole=kept_weights(config, geometry),
+        keep_attention=config.memory.keep_attention and config.training.gradient_checkpointing,
     )  # fmt: skip
 
 

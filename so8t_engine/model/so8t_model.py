@@ -162,6 +162,7 @@ class SO8TModel(nn.Module):
             kept_layers=config.memory.kept_layers,
             kept_weights=config.memory.kept_weights,
             offload=config.memory.offload_activations,
+            keep_attention=config.memory.keep_attention,
         )
 
     def enable_checkpointing(self) -> None:

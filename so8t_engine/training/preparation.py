@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import torch
 
 from so8t_engine.config import Config
@@ -103,6 +104,8 @@ def prepare(config: Config, control: RunControl) -> Prepared:
         model.lean.kept_shorter = spare.shorter
     stage(4, _("ready"))
     truncated = sum(row.truncated for row in encoded)
+    if (crowded := _crowded(model, config)) is not None:
+        control.emit(crowded)
     for notice in notices(config, encoded, on_card=not runs_on_cpu(config)):
         control.emit(notice)
     if model.lean is None and (why := model.not_lean):
@@ -126,6 +129,28 @@ def prepare(config: Config, control: RunControl) -> Prepared:
     )
     prepared.facts = _facts(prepared, time.perf_counter() - began, truncated)
     return prepared
+
+
+def _crowded(model: SO8TModel, config: Config) -> WarningEvent | None:
+    """Do without what the attention made, where it would take more than half of the system memory left."""
+    lean, training = model.lean, config.training
+    if lean is None or not lean.keep_attention:
+        return None
+    rows = 1 if training.packing else training.batch_size
+    wanted = lean.host_bytes(rows, config.data.max_length * (training.batch_size if training.packing else 1))
+    free = psutil.virtual_memory().available
+    if wanted <= free / 2:
+        return None
+    lean.keep_attention = False
+    return WarningEvent(
+        kind="system_memory",
+        sentence=_(
+            "The attention's results would take %(wanted).1f GiB of the %(free).1f GiB of system memory that "
+            "are free: they are computed again instead."
+        )
+        % {"wanted": wanted / 2**30, "free": free / 2**30},
+        mend=_("Close other programs or shorten the sequence to save that time."),
+    )
 
 
 def notices(config: Config, rows: Sequence[Encoded], *, on_card: bool) -> list[WarningEvent]:

@@ -48,7 +48,7 @@ class Recovery:
     Attributes:
         rows: that are computed at a time; None are all of a micro-batch.
         changes: a sentence for each change, in order.
-        given_up: of what was kept to save time: ``weights``, ``layers``.
+        given_up: of what was kept to save time: ``weights``, ``layers``, ``attention``.
     """
 
     def __init__(self, model: SO8TModel) -> None:
@@ -127,6 +127,9 @@ class Recovery:
         if lean is not None and lean.recomputed and (lean.kept_layers or lean.kept_shorter):
             self._give_up("layers")
             return _("The activations of all layers are recomputed from now on.")
+        if lean is not None and lean.recomputed and lean.keep_attention and not lean.offloads:
+            self._give_up("attention")
+            return _("Attention is computed again for the backward pass from now on.")
         return None
 
     def _give_up(self, what: str) -> None:
@@ -134,6 +137,8 @@ class Recovery:
         assert lean is not None
         if what == "weights":
             lean.kept_weights = 0
+        elif what == "attention":
+            lean.keep_attention = False
         else:
             lean.kept_layers, lean.kept_shorter = 0, ()
         if what not in self.given_up:

@@ -36,6 +36,7 @@ from so8t_gui.forms.form import ConfigForm
 from so8t_gui.forms.notes import SettingsNotes
 from so8t_gui.forms.panels import CommandCard, HelpCard
 from so8t_gui.forms.probe_runner import ProbeRunner
+from so8t_gui.forms.source_check import SourceCheck
 from so8t_gui.forms.toolbar import SettingsToolbar
 from so8t_gui.forms.undo import UndoHistory
 from so8t_gui.forms.undo_keys import UndoKeys
@@ -83,6 +84,8 @@ class SettingsPage(QWidget):
         self._steps = UndoHistory()
         self._timer = QTimer(self, singleShot=True, interval=DEBOUNCE_MS)
         self._timer.timeout.connect(self._check)
+        self._rows = SourceCheck(self)
+        self._rows.found.connect(self._show_problems)
         self._build()
         first = preset_paths().get(FIRST_PRESET)
         if first is None or not self._take_file(first, FIRST_PRESET):
@@ -181,6 +184,7 @@ class SettingsPage(QWidget):
     def shut_down(self) -> None:
         """Stop what works in the background; the page is going."""
         self.probe.shut_down()
+        self._rows.stop()
 
     def set_locked(self, locked: bool) -> None:
         """While a run is live its settings are shown and cannot be edited."""
@@ -327,7 +331,8 @@ class SettingsPage(QWidget):
             self._config, self._problems = result, []
         else:
             self._config, self._problems = None, result
-        self.form.show_problems(self._problems)
+        self._rows.look(self._config, seen=self.isVisible())
+        self._show_problems()
         self._estimate_again()
         self.refresh_preview()
         self.command.show_command(
@@ -336,6 +341,9 @@ class SettingsPage(QWidget):
         self._refresh_note()
         if self._config != before or self._config is None:
             self.configChanged.emit(self._config)
+
+    def _show_problems(self) -> None:
+        self.form.show_problems([*self._problems, *self._rows.problems])
 
     def _find_longest(self) -> None:
         """Say how long a sequence would fit. Only where it is seen: the search takes half a second."""
@@ -392,5 +400,6 @@ class SettingsPage(QWidget):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        # Free system memory and the model's folder may have changed since.
+        # Free system memory, the model's folder and the rows may have changed since.
         self._estimate_again()
+        self._rows.look(self._config, seen=True, again=True)

@@ -23,8 +23,17 @@ from so8t_engine.memory.allocator import prefer_expandable_segments
 
 STACKS: dict[str, dict[str, Any]] = {
     "plain": {"memory.layers": "plain"},
-    "lean": {"memory.layers": "lean", "memory.offload_activations": True},
-    "lean, recorded": {"memory.layers": "lean", "training.recorded_passes": "on"},
+    "lean": {
+        "memory.layers": "lean",
+        "memory.offload_activations": True,
+        "memory.keep_attention": True,
+    },
+    "lean, recorded": {
+        "memory.layers": "lean",
+        "memory.offload_activations": True,
+        "memory.keep_attention": True,
+        "training.recorded_passes": "on",
+    },
     "plain, eager attention": {"memory.layers": "plain", "model.attention": "eager"},
 }
 

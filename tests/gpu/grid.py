@@ -40,6 +40,7 @@ OWN = ("shape", "evaluation", "row_tokens")
 OFF = {"training.gradient_checkpointing": False, "memory.layers": "plain"}
 PLAIN = {"memory.layers": "plain"}
 OFFLOADED = {"memory.offload_activations": True}
+ATTENTION = {"memory.keep_attention": True}
 FULL = {"memory.loss_path": "full"}
 
 
@@ -91,6 +92,17 @@ def grid() -> dict[str, Settings]:
         add("phi35", "nf4", 4096, memory__mlp_tile=tile)
     for optimizer, rank in itertools.product(("adamw_8bit", "adamw"), (16, 128)):
         add("phi35", "nf4", 512, training__optimizer=optimizer, lora__r=rank)
+    for kind, length in (("nf4", 512), ("nf4", 2048), ("nf4", 4096), ("nf4", 8192), ("int8", 2048)):
+        add("phi35", kind, length, OFFLOADED, ATTENTION)
+    add("phi35", "nf4", 32768, OFFLOADED, ATTENTION, training__accumulation=1)
+    add("phi35", "nf4", 40960, OFFLOADED, ATTENTION, training__accumulation=1)
+    for length in (2048, 4096):
+        add("phi35", "nf4", length, OFFLOADED, ATTENTION, training__recorded_passes="on")
+        add("phi35", "nf4", length, ATTENTION)
+    add("phi35", "nf4", 4096, OFFLOADED, ATTENTION, memory__kept_layers=8)
+    add("phi35", "nf4", 2048, OFFLOADED, ATTENTION, so8t__gate_layers=[16], so8t__gate_site="mlp")
+    for shape in ("llama32_1b", "qwen25_15b"):
+        add(shape, "nf4", 8192, OFFLOADED, ATTENTION)
     for layers, site in (([16], "mlp"), ([8, 16, 24], "attention"), (list(range(32)), "mlp")):
         add("phi35", "nf4", 2048, so8t__gate_layers=layers, so8t__gate_site=site)
     add("phi35", "nf4", 2048, so8t__gate_layers=[16], so8t__gate_final=False)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from so8t_engine.benchmark.random_base import SHAPES
 from so8t_engine.model.so8t_model import StepTotals
 from tests.gpu.test_recorded_cuda import batch_of, made
 
@@ -41,6 +42,12 @@ def gradients(quantization: str, recorded: bool, **settings: Any) -> tuple[list[
     return losses, model.gradients.flat.clone()
 
 
+@pytest.fixture(autouse=True)
+def _six_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough of them that what waits on the host comes from more than one."""
+    monkeypatch.setitem(SHAPES, "tiny", SHAPES["tiny"] | {"num_hidden_layers": 6})
+
+
 @pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("quantization", ["nf4", "int8", "none"])
 @pytest.mark.parametrize(
@@ -51,6 +58,9 @@ def gradients(quantization: str, recorded: bool, **settings: Any) -> tuple[list[
         {"kept_layers": 1, "kept_weights": 1},
         {"kept_layers": 0, "kept_weights": 1, "kept_shorter": ((64, 2), (128, 1))},
         {"kept_layers": 1, "kept_weights": 1, "offload_activations": True},
+        {"keep_attention": True},
+        {"keep_attention": True, "offload_activations": True},
+        {"keep_attention": True, "offload_activations": True, "kept_layers": 2},
     ],
 )
 def test_what_is_kept_changes_no_gradient(

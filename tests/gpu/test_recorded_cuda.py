@@ -86,6 +86,8 @@ def both(model: SO8TModel, recorded: RecordedPasses, batch: dict[str, Tensor], s
         {"training.gradient_checkpointing": False},
         {"so8t.gate_layers": [1], "memory.kept_layers": 1},
         {"memory.offload_activations": True},
+        {"memory.keep_attention": True},
+        {"memory.offload_activations": True, "memory.keep_attention": True},
     ],
 )
 def test_a_replayed_pass_is_an_ordinary_one(quantization: str, settings: dict[str, Any]) -> None:

@@ -47,35 +47,46 @@ class Attention:
     size: int
     scaling: float
 
-    def forward(
-        self,
-        hidden_NTH: Tensor,
-        cos_NTR: Tensor,
-        sin_NTR: Tensor,
-        packed: PackedRows | None,
-        seed: Seed | None,
-    ) -> Tensor:
-        """What the attention adds to the residual stream, shape (N, T, H), differentiable.
+    def projected(
+        self, hidden_NTH: Tensor, cos_NTR: Tensor, sin_NTR: Tensor, seed: Seed | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Turned queries, turned keys and values, shape (N, heads, T, D) each, differentiable.
 
         Args:
             cos_NTR, sin_NTR: of the rotary embedding, (N or 1, T, R).
-            packed: where rows lie end to end, each of which sees itself alone; None is causal attention,
-                which is right with padding on the right: no real token looks at a later one.
             seed: of LoRA's dropout; None is evaluation.
         """
         parameters = [p for linear in self.projections for p in linear.parameters]
         query, key, value = _Projections.apply(  # type: ignore[no-untyped-call]
             hidden_NTH, cos_NTR, sin_NTR, self, seed, *parameters
         )
+        return query, key, value
+
+    def mixed(self, query: Tensor, key: Tensor, value: Tensor, packed: PackedRows | None) -> Tensor:
+        """What the heads make of the values, side by side: (N, T, heads · D), differentiable.
+
+        Args:
+            packed: where rows lie end to end, each of which sees itself alone; None is causal attention,
+                which is right with padding on the right: no real token looks at a later one.
+        """
         if packed is None:
             mixed_NhTD = functional.scaled_dot_product_attention(
                 query, key, value, is_causal=True, scale=self.scaling, enable_gqa=self.heads != self.kv_heads
             )
         else:
             mixed_NhTD = attend(query, key, value, packed.cumulative_S, packed.longest, self.scaling)
-        mixed_NTF = mixed_NhTD.transpose(1, 2).reshape(*hidden_NTH.shape[:2], self.heads * self.size)
+        count, _heads, tokens, _size = query.shape
+        return mixed_NhTD.transpose(1, 2).reshape(count, tokens, self.heads * self.size)
+
+    def added(self, mixed_NTF: Tensor, seed: Seed | None, *, skip: bool = False) -> Tensor:
+        """What the attention adds to the residual stream, shape (N, T, H), differentiable.
+
+        Args:
+            seed: the same as of `projected`.
+            skip: compute nothing: the result has no values but the right gradient.
+        """
         out_NTH: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
-            mixed_NTF, self.output, fork(seed, 8), *self.output.parameters
+            mixed_NTF, self.output, fork(seed, 8), skip, *self.output.parameters
         )
         return out_NTH
 
@@ -131,7 +142,18 @@ class _Linear(torch.autograd.Function):
     """y = W x + s B A x; keeps x."""
 
     @staticmethod
-    def forward(ctx: Any, input_NTI: Tensor, linear: LoraLinear, seed: Seed | None, *_lora: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        input_NTI: Tensor,
+        linear: LoraLinear,
+        seed: Seed | None,
+        skip: bool,
+        *_lora: Tensor,
+    ) -> Tensor:
+        if skip:
+            ctx.save_for_backward(input_NTI)
+            ctx.linear, ctx.seed, ctx.lows, ctx.weight = linear, seed, [None], None
+            return input_NTI.new_empty(()).expand(*input_NTI.shape[:-1], linear.outputs)
         flat_tI = input_NTI.reshape(-1, input_NTI.shape[-1])
         lows: Lows = []
         weight = linear.prepare(flat_tI.dtype, len(flat_tI), seed)
@@ -148,7 +170,7 @@ class _Linear(torch.autograd.Function):
         weight = ctx.weight or linear.prepare(flat_tI.dtype, len(flat_tI), ctx.seed)
         grad_tI, *grad_lora = linear.backward(grad_tO, flat_tI, weight, ctx.seed, ctx.lows[0])
         assert grad_tI is not None
-        return (grad_tI.view(input_NTI.shape), None, None, *_in(linear, grad_lora))
+        return (grad_tI.view(input_NTI.shape), None, None, None, *_in(linear, grad_lora))
 
 
 def _in(linear: LoraLinear, grads: list[Tensor | None]) -> list[Tensor]:

@@ -23,6 +23,7 @@ from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.mlp import GatedMLP
 from so8t_engine.model.lean.offload import Offload
 from so8t_engine.model.lean.ops import Activation, rms_norm, rms_norm_gradient
+from so8t_engine.model.lean.selected import Selected
 from so8t_engine.model.packed import PackedRows, takes_varlen
 from so8t_engine.so8t.placement import Placement
 
@@ -46,6 +47,7 @@ class LeanBody:
         kept_layers: so many of the last layers keep their activations all the same.
         kept_weights: so many of the first layers hold their quantised weights dequantised.
         offload: keep those inputs in host memory, where the model is on a card.
+        keep_attention: with those inputs keep what the attention made (`Selected`).
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class LeanBody:
         kept_layers: int = 0,
         kept_weights: int = 0,
         offload: bool = False,
+        keep_attention: bool = False,
     ) -> None:
         self._decoder = causal_lm.get_decoder()
         config = causal_lm.config
@@ -68,8 +71,11 @@ class LeanBody:
         ]
         self.norm = _norm(self._decoder.norm)
         self.recomputed, self.kept_layers = recomputed, kept_layers
-        device = self._decoder.embed_tokens.weight.device
-        self._offload = Offload(device) if offload and device.type == "cuda" else None
+        #: Attention's results are kept, where no gate acts on them.
+        self.keep_attention = keep_attention
+        self._offload: Offload | None = None
+        if offload:
+            self.start_offload()
         #: (longest row, layers that keep their activations then) for shorter passes, the shortest first.
         self.kept_shorter: tuple[tuple[int, int], ...] = ()
         self._kept_weights = 0
@@ -89,7 +95,7 @@ class LeanBody:
         """Keep layers' inputs on the host from the next pass on; False on the CPU, where there is no host."""
         device = self._decoder.embed_tokens.weight.device
         if self._offload is None and device.type == "cuda":
-            self._offload = Offload(device)
+            self._offload = Offload(device, leaving=3 if self.keep_attention else 1)
         return self.offloads
 
     def kept_at(self, length: int) -> int:
@@ -111,9 +117,37 @@ class LeanBody:
         for index in range(count):
             self.layers[index] = self.layers[index].keeping_weights(dtype)
 
-    def reserve_host(self, elements: int, dtype: torch.dtype) -> list[Tensor]:
-        """The buffers that layers' inputs of so many elements will wait in; none without offloading."""
-        return [] if self._offload is None else self._offload.reserve(len(self.layers), elements, dtype)
+    def reserve_host(self, rows: int, tokens: int, dtype: torch.dtype) -> list[Tensor]:
+        """The buffers in which a pass of so many rows and tokens will wait; none without offloading."""
+        if self._offload is None:
+            return []
+        wanted = [each for layer in self.layers for each in self._waiting(layer, rows, tokens, dtype)]
+        return self._offload.reserve(wanted)
+
+    def host_bytes(self, rows: int, tokens: int) -> int:
+        """System memory in which a pass of so many rows and tokens waits; 0 without offloading."""
+        if self._offload is None or not self.recomputed:
+            return 0
+        dtype = self._decoder.embed_tokens.weight.dtype
+        layers = self.layers[: max(len(self.layers) - self.kept_at(tokens) - 1, 0)]
+        waiting = (each for layer in layers for each in self._waiting(layer, rows, tokens, dtype))
+        # PyTorch pins powers of two (c10/core/CachingHostAllocator.h).
+        return sum(1 << (count * kind.itemsize - 1).bit_length() for count, kind in waiting)
+
+    def _waiting(
+        self, layer: DecoderLayer, rows: int, tokens: int, dtype: torch.dtype
+    ) -> list[tuple[int, torch.dtype]]:
+        """(elements, dtype) of what a layer pushes, in this order."""
+        block = layer.attention
+        states = rows * tokens * block.norm.weight_H.numel(), dtype
+        if not self._selects(layer):
+            return [states]
+        # A kernel may round the tokens of its sums up.
+        sums = rows * block.heads * -(-tokens // 128) * 128, torch.float32
+        return [states, sums, (rows * tokens * block.heads * block.size, dtype), states]
+
+    def _selects(self, layer: DecoderLayer) -> bool:
+        return self.keep_attention and layer.site != "attention"
 
     @property
     def tile(self) -> int:
@@ -168,9 +202,13 @@ class LeanBody:
                 if grad and self.recomputed and index < first_kept:
                     # The last one is needed again at once.
                     store = None if index == first_kept - 1 else self._offload
-                    hidden_NTH = Recomputed.apply(  # type: ignore[no-untyped-call]
+                    selected = self._selects(layer) and (store is not None or self._offload is None)
+                    way = Selected if selected else Recomputed
+                    hidden_NTH = way.apply(  # type: ignore[no-untyped-call]
                         hidden_NTH, own, layer, scene, seed, store
                     )
+                    if store is None and self._offload is not None:
+                        self._offload.settle()  # a whole layer's time was enough
                 else:
                     hidden_NTH = layer.forward(hidden_NTH, own, scene, seed, keep=grad)
             final_NTH: Tensor = _FinalNorm.apply(hidden_NTH, self.norm)  # type: ignore[no-untyped-call]

@@ -64,11 +64,27 @@ class DecoderLayer:
             keep: keep what the backward pass would compute again.
             for_gradient: the values of the result are not needed, only its gradient.
         """
-        added_NTH = self.attention.forward(hidden_NTH, scene.cos_NTR, scene.sin_NTR, scene.packed, seed)
+        attention = self.attention
+        projected = attention.projected(hidden_NTH, scene.cos_NTR, scene.sin_NTR, seed)
+        added_NTH = attention.added(attention.mixed(*projected, scene.packed), seed)
+        del projected
         if self.site == "attention":
             added_NTH = self._gated(added_NTH, matrix_B88, scene)
         middle_NTH = hidden_NTH + added_NTH
         del added_NTH
+        return self.second_half(middle_NTH, matrix_B88, scene, seed, keep=keep, for_gradient=for_gradient)
+
+    def second_half(
+        self,
+        middle_NTH: Tensor,
+        matrix_B88: Tensor | None,
+        scene: Scene,
+        seed: Seed | None,
+        *,
+        keep: bool = False,
+        for_gradient: bool = False,
+    ) -> Tensor:
+        """The output from the residual stream between attention and MLP; arguments as of `forward`."""
         own = other(seed)
         if self.site != "mlp":
             return self.mlp.forward(middle_NTH, own, keep=keep, skip=for_gradient)
@@ -115,7 +131,10 @@ class Recomputed(torch.autograd.Function):
         offload: Offload | None,
     ) -> Tensor:
         ctx.layer, ctx.scene, ctx.seed, ctx.offload = layer, scene, seed, offload
-        ctx.ticket = None if offload is None else offload.push(hidden_NTH)
+        ctx.ticket = None
+        if offload is not None:
+            offload.begin_layer()
+            ctx.ticket = offload.push(hidden_NTH)
         ctx.save_for_backward(None if offload is not None else hidden_NTH, matrix_B88)
         return layer.forward(hidden_NTH, matrix_B88, scene, seed)
 

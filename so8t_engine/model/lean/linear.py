@@ -75,6 +75,11 @@ class LoraLinear:
         return () if self.a_rI is None or self.b_Or is None else (self.a_rI, self.b_Or)
 
     @property
+    def outputs(self) -> int:
+        """Units of y; a 4-bit weight's own shape does not tell."""
+        return int(self.base.out_features)
+
+    @property
     def quantised(self) -> bool:
         """Whether the weight is stored as codes."""
         import bitsandbytes as bnb

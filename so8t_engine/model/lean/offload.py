@@ -1,11 +1,13 @@
-"""Inputs of checkpointed layers in pinned host memory, copied while the card computes.
+"""What checkpointed layers keep, in pinned host memory, copied while the card computes.
 
-At most two inputs are on the card beside the one in use: the one on its way out or in, and the one before.
-Buffers on the host are made once per layer and used again. On the CPU nothing is moved.
+On the way out few tensors are on the card beside those in use; on the way in those of the layer in use, and
+of the one before it the first that will be needed. Buffers on the host are made once per place and used
+again. On the CPU nothing is moved.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +16,15 @@ from torch import Tensor
 
 @dataclass(slots=True)
 class Ticket:
-    """Where one layer's input is: on the host, on its way, or on the card."""
+    """Where one tensor of a layer is: on the host, on its way, or on the card.
+
+    Attributes:
+        layer: counts the layers of a pass. order: of dimensions in which it lies in memory without gaps.
+    """
 
     place: int
-    shape: torch.Size
+    layer: int
+    order: tuple[int, ...]
     host: Tensor
     left: torch.cuda.Event
     card: Tensor | None = None
@@ -25,18 +32,20 @@ class Ticket:
 
 
 class Offload:
-    """One pass's inputs, pushed in the forward pass and taken in the opposite order.
+    """One pass's tensors, pushed layer by layer in the forward pass and taken in the opposite order.
 
     Args:
         device: the card.
+        leaving: tensors that may be on their way out when the next is pushed; older ones are waited for.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, leaving: int = 1) -> None:
+        self._device, self._most_leaving = device, leaving
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._buffers: dict[int, Tensor] = {}
         self._tickets: list[Ticket] = []
         self._leaving: list[tuple[Ticket, Tensor]] = []
+        self._layer = 0
 
     def begin(self) -> None:
         """A new forward pass; what an abandoned one left is forgotten once its copies are done."""
@@ -46,52 +55,74 @@ class Offload:
         main.wait_stream(self._stream)
         self._tickets.clear()
         self._leaving.clear()
+        self._layer = 0
 
-    def reserve(self, places: int, elements: int, dtype: torch.dtype) -> list[Tensor]:
-        """Make all buffers now, for inputs of so many elements, and return them.
+    def begin_layer(self) -> None:
+        """What is pushed from now on belongs to the next layer."""
+        self._layer += 1
+
+    def reserve(self, wanted: Sequence[tuple[int, torch.dtype]]) -> list[Tensor]:
+        """Make all buffers now, of so many elements each in the order of pushing, and return them.
 
         A recording must not make any, nor free those that an earlier pass still holds: PyTorch would wait
         for an event of the recording, which never comes.
         """
         self.begin()
-        for place in range(places):
-            self._host(place, torch.empty(elements, dtype=dtype, device="meta"))
-        return [self._buffers[place] for place in range(places)]
+        for place, (elements, dtype) in enumerate(wanted):
+            self._host(place, elements, dtype)
+        return list(self._buffers.values())
 
-    def push(self, hidden: Tensor) -> Ticket:
-        """Begin to copy ``hidden`` out. It stays on the card until the next push."""
+    def push(self, tensor: Tensor) -> Ticket:
+        """Begin to copy ``tensor`` out. Its memory stays taken until it has left and others are pushed."""
         main = torch.cuda.current_stream(self._device)
         left = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        ticket = Ticket(len(self._tickets), hidden.shape, self._host(len(self._tickets), hidden), left)
+        order = tuple(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
+        flat = tensor.permute(order)
+        place = len(self._tickets)
+        host = self._host(place, flat.numel(), flat.dtype)[: flat.numel()].view(flat.shape)
+        ticket = Ticket(place, self._layer, order, host, left)
         self._stream.wait_stream(main)
         with torch.cuda.stream(self._stream):
-            ticket.host.copy_(hidden, non_blocking=True)
+            ticket.host.copy_(flat, non_blocking=True)
             ticket.left.record(self._stream)
-        # The one before has had a whole layer's time. Its memory may be used again once it has left.
-        for before, _tensor in self._leaving:
-            main.wait_event(before.left)
-        self._leaving = [(ticket, hidden)]
+        # Their memory may be used again once they have left.
+        while len(self._leaving) >= self._most_leaving:
+            main.wait_event(self._leaving.pop(0)[0].left)
+        self._leaving.append((ticket, tensor))
         self._tickets.append(ticket)
         return ticket
 
-    def take(self, ticket: Ticket) -> Tensor:
-        """The input on the card again; begins to fetch the one before it."""
+    def settle(self) -> None:
+        """Give back the memory of what is on its way out, once it has left."""
         main = torch.cuda.current_stream(self._device)
         for before, _tensor in self._leaving:
             main.wait_event(before.left)
         self._leaving.clear()
+
+    def take(self, ticket: Ticket) -> Tensor:
+        """The tensor on the card again, as it lay there.
+
+        Begins to fetch what will be needed next: the rest of this layer's tensors, or with the last of them
+        the first of the layer before.
+        """
+        main = torch.cuda.current_stream(self._device)
+        self.settle()
         if ticket.card is None:
             self._fetch(ticket, main)
         assert ticket.card is not None
         assert ticket.arrived is not None
         main.wait_event(ticket.arrived)
-        hidden, ticket.card = ticket.card, None
-        if ticket.place:
-            self._fetch(self._tickets[ticket.place - 1], main)
-        return hidden
+        flat, ticket.card = ticket.card, None
+        for place in reversed(range(ticket.place)):
+            nearer = self._tickets[place]
+            if nearer.layer != ticket.layer and place != ticket.place - 1:
+                break
+            if nearer.card is None and nearer.arrived is None:
+                self._fetch(nearer, main)
+        return flat.permute([ticket.order.index(dimension) for dimension in range(flat.ndim)])
 
     def _fetch(self, ticket: Ticket, main: torch.cuda.Stream) -> None:
-        ticket.card = torch.empty(ticket.shape, dtype=ticket.host.dtype, device=self._device)
+        ticket.card = torch.empty(ticket.host.shape, dtype=ticket.host.dtype, device=self._device)
         # What used this memory before is done once the main stream has come here.
         self._stream.wait_stream(main)
         with torch.cuda.stream(self._stream):
@@ -99,9 +130,9 @@ class Offload:
             ticket.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ticket.arrived.record(self._stream)
 
-    def _host(self, place: int, like: Tensor) -> Tensor:
+    def _host(self, place: int, elements: int, dtype: torch.dtype) -> Tensor:
         buffer = self._buffers.get(place)
-        if buffer is None or buffer.numel() < like.numel() or buffer.dtype != like.dtype:
-            buffer = torch.empty(like.numel(), dtype=like.dtype, pin_memory=True)
+        if buffer is None or buffer.numel() < elements or buffer.dtype != dtype:
+            buffer = torch.empty(elements, dtype=dtype, pin_memory=True)
             self._buffers[place] = buffer
-        return buffer[: like.numel()].view(like.shape)
+        return buffer

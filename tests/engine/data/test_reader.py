@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from so8t_engine.data.dataset import load_splits
-from so8t_engine.data.reader import read_rows
+from so8t_engine.data.reader import check_source, read_rows
 from so8t_engine.errors import DataError
 
 RECORDS = [
@@ -214,3 +215,47 @@ def test_western_single_byte_text_is_not_read_as_rare_kanji(tmp_path: Path) -> N
     data = '{"text": "Müller"}\n'.encode("latin-1")
     assert "öl".encode("latin-1").decode("cp932")  # bytes that cp932 would accept
     assert "neither UTF-8 nor cp932" in refusal(write(tmp_path / "rows.jsonl", data)).sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("none.jsonl", None),
+        ("none", None),
+        ("x" * 300 + ".csv", None),
+        ("nul\x00.jsonl", None),
+        ("empty.jsonl", b""),
+        ("blank.csv", b" \n\t\n"),
+        ("packed.jsonl", b"\x1f\x8b\x08rest"),
+        ("rows.doc", b"text"),
+        ("folder/other.jsonl", b"{}"),
+        ("embedded:nothing", None),
+        ("hub:../x", None),
+    ],
+)
+def test_a_source_is_checked_without_reading_its_rows(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    """What the settings say beside the field is what the run would fail with."""
+    source = name if ":" in name else str(tmp_path / name)
+    if content is not None:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        source = str(path.parent) if path.parent != tmp_path else source
+    with pytest.raises(DataError) as caught:
+        check_source(source)
+    wanted = refusal(source)
+    assert (caught.value.sentence, caught.value.mend) == (wanted.sentence, wanted.mend)
+
+
+def test_the_check_takes_what_can_be_read_and_stops_at_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = write(tmp_path / "train.jsonl", b"\n" * 100_000 + lines(RECORDS).encode() + b"not json")
+    monkeypatch.setattr("so8t_engine.data.textfile.decode", lambda *_: pytest.fail("rows were read"))
+    for heavy in ("datasets", "pyarrow"):
+        monkeypatch.setitem(sys.modules, heavy, None)
+    for source in (good, str(tmp_path), "embedded:four_class", "hub:owner/name"):
+        check_source(source)
+    check_source("embedded:four_class", split="validation")

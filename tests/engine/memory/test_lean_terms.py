@@ -50,6 +50,22 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"data.max_length": 512, "memory.kept_weights": 2, "memory.kept_layers": 1},
     ),
     "all weights held": ("llama", {}, {"data.max_length": 512, "memory.kept_weights": 3}),
+    "attention kept": ("phi3", {}, {"data.max_length": 1280, "memory.keep_attention": True}),
+    "attention kept, all MLPs gated": (
+        "llama",
+        {},
+        {"data.max_length": 1024, "memory.keep_attention": True, "so8t.gate_layers": [0, 1, 2]},
+    ),
+    "attention kept but where it is gated": (
+        "phi3",
+        {},
+        {
+            "data.max_length": 1024,
+            "memory.keep_attention": True,
+            "so8t.gate_layers": [1],
+            "so8t.gate_site": "attention",
+        },
+    ),
     "two layers kept": ("phi3", {}, {"data.max_length": 1024, "memory.kept_layers": 2}),
 }
 

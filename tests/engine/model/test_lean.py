@@ -217,11 +217,12 @@ def test_the_attentions_gradient_against_finite_differences(seed: int | None, fu
     angle_1TR = torch.randn((1, 3, 1), dtype=dtype).expand(1, 3, 2)
     parameters = [p for linear in (*projections, block.output) for p in linear.parameters]
     hidden_NTH = torch.randn((2, 3, 16), dtype=dtype, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda *args: block.forward(args[0], angle_1TR.cos(), angle_1TR.sin(), None, seed),
-        (hidden_NTH, *parameters),
-        atol=1e-6,
-    )
+
+    def added(hidden_NTH: Tensor, *_parameters: Tensor) -> Tensor:
+        projected = block.projected(hidden_NTH, angle_1TR.cos(), angle_1TR.sin(), seed)
+        return block.added(block.mixed(*projected, None), seed)
+
+    assert torch.autograd.gradcheck(added, (hidden_NTH, *parameters), atol=1e-6)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])

@@ -40,7 +40,15 @@ def _rows(lengths: list[int], seed: int = 0) -> list[Encoded]:
 
 @pytest.fixture(
     scope="module",
-    params=["sdpa", "eager", "checkpointed", "gate in a layer", "plain", "plain, checkpointed"],
+    params=[
+        "sdpa",
+        "eager",
+        "checkpointed",
+        "checkpointed, attention kept",
+        "gate in a layer",
+        "plain",
+        "plain, checkpointed",
+    ],
 )
 def model(request: pytest.FixtureRequest, tiny_model: Any) -> SO8TModel:  # noqa: ANN401
     kind = request.param
@@ -57,7 +65,9 @@ def model(request: pytest.FixtureRequest, tiny_model: Any) -> SO8TModel:  # noqa
                 "gate_layers": [0] if kind == "gate in a layer" else [],
             },
             "training": {"packing": True, "gradient_checkpointing": "checkpointed" in kind},
-            "memory": {"layers": "plain" if "plain" in kind else "lean"},
+            "memory": {
+                "layers": "plain" if "plain" in kind else "lean", "keep_attention": "kept" in kind,
+            },
         }
     )  # fmt: skip
     torch.manual_seed(5)

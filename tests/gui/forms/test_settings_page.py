@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -415,3 +416,50 @@ def test_earlier_estimates_are_shown_with_how_far_they_were_off(
     assert not page.budget.errors.isHidden()
     assert "-1.4 % to +1.0 %" in page.budget.errors.sentence.text()
     assert "my &lt;b&gt;run" in page.budget.errors.strip.toolTip()
+
+
+def test_rows_that_are_not_there_are_told_beside_their_field(
+    page: SettingsPage, fitting: Config, qtbot: QtBot, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    train, held_out = page.form.rows["data.train"], page.form.rows["data.validation"]
+    type_into(qtbot, page, "data.train", str(rows))
+    qtbot.waitUntil(train.error.isVisible, timeout=3000)
+    assert train.error.text() == f"There is no file {rows}. Check the path of the rows."
+    assert page.can_start()[0], "it may be there by then"
+    rows.write_text(" \n\n")
+    page.hide()
+    page.show()
+    qtbot.waitUntil(lambda: train.error.text() == f"{rows} is empty. Choose a file with rows.", timeout=3000)
+    rows.write_text('{"prompt": "a", "response": "b"}\n')
+    page._rows.look(page.config(), seen=True, again=True)
+    qtbot.waitUntil(lambda: not train.error.isVisible(), timeout=3000)
+    page._put({"data.validation": str(tmp_path)})
+    qtbot.waitUntil(held_out.error.isVisible, timeout=3000)
+    assert "holds no file for the split" in held_out.error.text()
+    page.set_config(fitting)
+    assert not held_out.error.isVisible(), "at once: other rows are named"
+
+
+def test_a_share_that_does_not_answer_stops_nobody(
+    page: SettingsPage, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, asked = threading.Event(), threading.Event()
+
+    def hang(*_source: object) -> None:
+        asked.set()
+        hangs.wait(20)
+
+    monkeypatch.setattr("so8t_gui.forms.source_check.check_source", hang)
+    type_into(qtbot, page, "data.train", "/mnt/gone/rows.jsonl")
+    qtbot.waitUntil(asked.is_set, timeout=3000)
+    type_into(qtbot, page, "lora.r", "7")
+    config = page.config()
+    assert config is not None
+    assert config.lora.r == 7
+    monkeypatch.undo()
+    type_into(qtbot, page, "data.train", "/mnt/none.jsonl")
+    error = page.form.rows["data.train"].error
+    qtbot.waitUntil(error.isVisible, timeout=3000)
+    hangs.set()
+    assert "/mnt/none.jsonl" in error.text()

@@ -1,0 +1,132 @@
+"""Layers that keep what their attention made learn what the others learn, and do not attend a second time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from so8t_engine.model.lean.selected import KERNELS
+from so8t_engine.training.preparation import _crowded
+from so8t_engine.training.recovery import Recovery
+from tests.engine.model.test_lean import FAMILIES, _assert_same, _base, _batch, _loss_and_gradients, _model
+
+CHECKPOINTED = {"gradient_checkpointing": True}
+
+
+class _Counted(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        self.calls[func.name().partition(".")[0]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("site", [None, "mlp", "attention"])
+def test_loss_and_gradients_are_those_of_full_recomputation(family: str, site: str | None) -> None:
+    gate = {} if site is None else {"gate_layers": [1], "gate_site": site}
+
+    def run(keep: bool) -> tuple[float, dict[str, Tensor]]:
+        model = _model(
+            _base(family), dropout=0.3, so8t={"alpha_start": 0.3, "init_std": 0.3} | gate,
+            memory={"keep_attention": keep, "mlp_tile": 64}, training=CHECKPOINTED,
+        )  # fmt: skip
+        return _loss_and_gradients(model)
+
+    whole, selected = run(False), run(True)
+    assert selected[0] == whole[0]
+    _assert_same(whole[1], selected[1], 1e-6)
+
+
+def _kernels_called(model: Any) -> int:  # noqa: ANN401
+    with _Counted() as counted:
+        _loss_and_gradients(model)
+    return sum(count for name, count in counted.calls.items() if name in KERNELS)
+
+
+@pytest.mark.parametrize(("site", "times"), [(None, 3), ("mlp", 3), ("attention", 4)])
+def test_no_attention_is_computed_twice(site: str | None, times: int) -> None:
+    """Three layers; one whose attention is gated is computed again as a whole."""
+    gate: dict[str, Any] = {} if site is None else {"gate_layers": [1], "gate_site": site}
+    keep = _model(_base(), so8t=gate, memory={"keep_attention": True}, training=CHECKPOINTED)
+    assert _kernels_called(keep) == times
+    assert _kernels_called(_model(_base(), so8t=gate, training=CHECKPOINTED)) == 6
+
+
+def test_an_attention_without_a_known_kernel_is_computed_again() -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH):
+        whole = _loss_and_gradients(_model(_base(), training=CHECKPOINTED))
+        keep = _model(_base(), memory={"keep_attention": True}, training=CHECKPOINTED)
+        assert _kernels_called(keep) == 0
+        selected = _loss_and_gradients(keep)
+    assert selected[0] == whole[0]
+    _assert_same(whole[1], selected[1], 1e-6)
+
+
+def test_three_tensors_of_hidden_states_are_kept_and_the_attentions_sums() -> None:
+    model = _model(_base(), memory={"keep_attention": True}, training=CHECKPOINTED)
+    batch = _batch(2, 40)
+    seen: list[int] = []
+
+    from so8t_engine.model.lean import selected
+
+    put = selected._Store.put
+
+    def counting(self: Any, tensor: Tensor) -> Any:  # noqa: ANN401
+        seen.append(tensor.numel() * tensor.element_size())
+        return put(self, tensor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selected._Store, "put", counting)
+        model.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"])
+    states, sums = 2 * 40 * 64 * 4, 2 * 4 * 40 * 4
+    assert Counter(seen) == {states: 9, sums: 3}
+
+
+def test_what_waits_on_the_host_is_reckoned_and_given_up_where_it_is_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three layers, of which the last one needs no host: two times input, sums, result and middle."""
+    model = _model(
+        _base(), memory={"keep_attention": True, "offload_activations": True}, training=CHECKPOINTED
+    )
+    lean = model.lean
+    assert lean is not None
+    assert lean.host_bytes(2, 40) == 0  # on the CPU nothing moves
+    monkeypatch.setattr(lean, "_offload", object())
+    states, sums = 2 * 40 * 64 * 4, 2 * 4 * 128 * 4  # 20,480 bytes take the 32,768 of a power of two
+    assert (states, sums) == (20480, 4096)
+    assert lean.host_bytes(2, 40) == 2 * (3 * 32768 + 4096)
+    lean.kept_layers = 1
+    assert lean.host_bytes(2, 40) == 3 * 32768 + 4096
+    lean.kept_layers = 0
+    wanted = lean.host_bytes(1, 64)
+    for free, kept in ((2 * wanted, True), (2 * wanted - 1, False)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        notice = _crowded(model, model.settings)
+        assert (notice is None) == kept
+        assert lean.keep_attention == kept
+    assert notice is not None
+    assert notice.kind == "system_memory"
+    assert lean.host_bytes(1, 64) < wanted
+
+
+def test_memory_that_runs_out_takes_it_back_where_it_lies_on_the_card() -> None:
+    model = _model(_base(), memory={"keep_attention": True, "kept_layers": 1}, training=CHECKPOINTED)
+    recovery = Recovery(model)
+    sentences = [recovery.change(1, 64) for _each in range(2)]
+    assert len(set(sentences)) == 2
+    assert recovery.given_up == ["layers", "attention"]
+    again = _model(_base(), memory={"keep_attention": True, "kept_layers": 1}, training=CHECKPOINTED)
+    assert again.lean is not None
+    Recovery(again).restore(recovery.state())
+    assert (again.lean.keep_attention, again.lean.kept_layers) == (False, 0)
