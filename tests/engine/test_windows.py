@@ -71,8 +71,7 @@ def test_the_window_ends_well_without_a_console() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "status"),
-    [(["estimate", "demo"], 0), (["runs", "show", "none"], 1), (["runs", "list", "none"], 1)],
+    ("words", "status"), [("estimate demo", 0), ("runs show none", 1), ("runs list none", 1)]
 )
 def test_japanese_comes_out_of_a_western_pipe(tmp_path: Path, words: str, status: int) -> None:
     """A pipe of Windows has the system's code page; JSON says the same in any."""
