@@ -99,7 +99,10 @@ def _quantise(program: str, source: Path, target: Path) -> None:
     )  # fmt: skip
     if done.returncode or not target.exists():
         lines = (done.stderr or done.stdout).strip().splitlines() or [str(done.returncode)]
-        raise SO8TError(_("llama-quantize failed: %(reason)s") % {"reason": lines[-1]})
+        # Its last line only repeats the file's name; the reason stands before it.
+        told = next((line for line in reversed(lines) if "failed to quantize: " in line), lines[-1])
+        reason = told.rpartition("failed to quantize: ")[2]
+        raise SO8TError(_("llama-quantize failed: %(reason)s") % {"reason": reason})
 
 
 def _text(report: dict[str, Any]) -> str:

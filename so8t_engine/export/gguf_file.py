@@ -64,9 +64,8 @@ def write_gguf(
     )
     writer = gguf.GGUFWriter(str(file), arch, use_temp_file=True)
     try:
-        writer.add_name(name or folder.name)
         _add_settings(writer, gguf, config, arch, kind)
-        limits = add_vocabulary(writer, folder, int(config["vocab_size"]))
+        limits = add_vocabulary(writer, folder, int(config["vocab_size"]), name or folder.name)
         _add_rope_factors(writer, config)
         count = len(list(tensor_names(folder)))
         for done, (source, array) in enumerate(tensors(folder, config)):
@@ -122,6 +121,9 @@ def _add_settings(writer: Any, gguf: Any, config: dict[str, Any], arch: str, kin
     writer.add_block_count(int(config["num_hidden_layers"]))
     writer.add_head_count(heads)
     writer.add_head_count_kv(int(config.get("num_key_value_heads") or heads))
+    if head * heads != int(config["hidden_size"]):  # llama.cpp divides (Mistral Nemo: 128, not 160)
+        writer.add_key_length(head)
+        writer.add_value_length(head)
     writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))
     writer.add_rope_dimension_count(int(head * float(rope.get("partial_rotary_factor", 1.0))))
     writer.add_rope_freq_base(float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0))

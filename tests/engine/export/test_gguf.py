@@ -23,6 +23,7 @@ from so8t_engine.export.gguf_file import write_gguf
 from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
 from tests.engine.command_line import so8t_forked, so8t_here
+from tests.engine.export.phi3 import make_phi3
 
 gguf = pytest.importorskip("gguf")
 IDS = torch.arange(4, 60)[None]
@@ -82,7 +83,7 @@ def test_the_check_finds_one_changed_block(tiny_model: Path, tmp_path: Path) -> 
 def test_the_vocabulary_is_the_tokenizers(tiny_model: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     limits = write_gguf(tiny_model, file, "f16")
-    assert len(limits) == 1  # llama.cpp does not know the embedded tokenizer's way of cutting words
+    assert len(limits) == 1  # llama.cpp's way of cutting words is near the embedded tokenizer's, not the same
     fields = gguf.GGUFReader(str(file)).fields
     content = json.loads((tiny_model / "tokenizer.json").read_text("utf-8"))
     tokens = fields["tokenizer.ggml.tokens"].contents()
@@ -100,9 +101,11 @@ def test_a_byte_fallback_tokenizer_gets_scores_in_the_order_of_its_merges(
     folder = tmp_path / "spm"
     shutil.copytree(tiny_model, folder)
     vocab = {"<unk>": 0, "<0x41>": 1, "a": 2, "b": 3, "c": 4, "ab": 5, "abc": 6, "bc": 7}
-    content = {"model": {"type": "BPE", "byte_fallback": True, "vocab": vocab,
-                         "merges": [["b", "c"], ["a", "b"], ["ab", "c"], ["a", "bc"]]},
-               "added_tokens": [{"id": 8, "content": "<|end|>", "special": True}]}  # fmt: skip
+    end = {"id": 8, "content": "<|end|>", "special": True, "single_word": False, "lstrip": False,
+           "rstrip": False, "normalized": False}  # fmt: skip
+    merges = [["b", "c"], ["a", "b"], ["ab", "c"], ["a", "bc"]]
+    content = {"model": {"type": "BPE", "byte_fallback": True, "vocab": vocab, "merges": merges},
+               "added_tokens": [end]}  # fmt: skip
     (folder / "tokenizer.json").write_text(json.dumps(content), "utf-8")
     file = tmp_path / "model.gguf"
     assert write_gguf(folder, file, "f16") == []
@@ -112,6 +115,44 @@ def test_a_byte_fallback_tokenizer_gets_scores_in_the_order_of_its_merges(
     types = fields["tokenizer.ggml.token_type"].contents()
     assert types[:3] == [2, 6, 1]  # unknown, byte, normal
     assert types[8] == 3
+
+
+def test_phi3s_kind_of_tokenizer_says_where_spaces_go(tiny_model: Path, tmp_path: Path) -> None:
+    """llama.cpp drops the line end after "<|user|>" by the model's name; a space precedes texts."""
+    folder = make_phi3(tmp_path / "phi", tiny_model)
+    for name, stated in (("run", "run (Phi-3)"), ("phi35_8gb", "phi35_8gb"), ("Phi-3 x", "Phi-3 x")):
+        file = tmp_path / f"{stated}.gguf"
+        assert write_gguf(folder, file, "q8_0", name=name) == []
+        fields = gguf.GGUFReader(str(file)).fields
+        assert fields["general.name"].contents() == stated
+        assert fields["tokenizer.ggml.add_space_prefix"].contents() is True
+        assert fields["tokenizer.ggml.add_bos_token"].contents() is False
+
+
+def test_a_name_promises_llama_cpp_no_tokens_of_phi3(tiny_model: Path, tmp_path: Path) -> None:
+    """By a name with "phi3" llama.cpp looks for "</s>", and cannot load the file without it."""
+    write_gguf(tiny_model, tmp_path / "m.gguf", "q8_0", name="my-phi3-run")
+    fields = gguf.GGUFReader(str(tmp_path / "m.gguf")).fields
+    assert fields["general.name"].contents() == "my-Phi 3-run"
+    assert fields["tokenizer.ggml.pre"].contents() == "qwen2"
+
+
+def test_what_the_tokenizer_puts_first_is_asked_of_itself(tiny_model: Path, tmp_path: Path) -> None:
+    """Llama 3's way: the beginning's token stands in the post-processor, not in the configuration."""
+    folder = tmp_path / "begins"
+    shutil.copytree(tiny_model, folder)
+    content = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    start = "<|endoftext|>"
+    number = next(one["id"] for one in content["added_tokens"] if one["content"] == start)
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    content["post_processor"] = {
+        "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": start, "type_id": 0}}, text],
+        "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {start: {"id": start, "ids": [number], "tokens": [start]}},
+    }  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(content), "utf-8")
+    write_gguf(folder, tmp_path / "m.gguf", "f16")
+    assert gguf.GGUFReader(str(tmp_path / "m.gguf")).fields["tokenizer.ggml.add_bos_token"].contents() is True
 
 
 def test_long_rope_keeps_its_factors(tiny_model: Path, tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ settings_strategy = st.fixed_dictionaries(
         "training.gradient_checkpointing": st.booleans(),
         "training.optimizer": st.sampled_from(["paged_adamw_8bit", "adamw_8bit", "adamw"]),
         "memory.loss_chunk": st.integers(16, 4096),
+        "memory.offload_activations": st.booleans(),
+        "memory.keep_attention": st.booleans(),
         "memory.limit_gib": st.floats(1.0, 48.0),
     }
 )
@@ -146,6 +148,19 @@ def test_the_longest_sequence_fits_and_one_more_token_does_not(values: dict[str,
         assert estimate(with_changes(config, {"data.max_length": length})).fits
     if 16 <= length < 131072:
         assert not estimate(with_changes(config, {"data.max_length": length + 1})).fits
+
+
+def test_attention_kept_on_the_card_is_the_first_to_go_and_waits_on_the_host_for_nothing() -> None:
+    changes = {"data__max_length": 8192, "memory__keep_attention": True}
+    kept = configured(memory__offload_activations=False, **changes)
+    again = with_changes(kept, {"memory.keep_attention": False})
+    # Two tensors of hidden states a layer, beside the input.
+    assert peak(kept) - peak(again) >= 31 * 2 * 8192 * 3072 * 2 * 0.9
+    tight = with_changes(kept, {"memory.limit_gib": (peak(again) + 2**28) / 2**30})
+    assert suggestions(tight)[0].changes == {"memory.keep_attention": False}
+    waiting = configured(memory__offload_activations=True, **changes)
+    without = with_changes(waiting, {"memory.keep_attention": False})
+    assert peak(waiting) == pytest.approx(peak(without), rel=0.002)
 
 
 def test_a_run_that_is_far_too_large_gets_a_combination_before_a_drastic_cut() -> None:
