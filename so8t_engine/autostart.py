@@ -16,9 +16,12 @@ from xml.etree import ElementTree
 
 from so8t_engine.errors import SO8TError
 from so8t_engine.i18n import _
+from so8t_engine.processes import unseen
 
 UNIT = "so8t-continue.service"
 TASK = "SO8T Control Panel - continue runs"
+#: What Windows' own programs write in.
+_CONSOLE = "oem" if sys.platform == "win32" else None
 _TASK_SCHEMA = "http://schemas.microsoft.com/windows/2004/02/mit/task"
 
 
@@ -189,8 +192,9 @@ def task_xml(runs: Path, user: str) -> str:
 
 def _schtasks(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["schtasks", *arguments], check=False, capture_output=True, text=True, errors="replace", timeout=60
-    )
+        ["schtasks", *arguments], check=False, capture_output=True, text=True,
+        encoding=_CONSOLE, errors="replace", timeout=60, **unseen(),
+    )  # fmt: skip
 
 
 def _enable_task(runs: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from so8t_engine import i18n
+from so8t_engine import i18n, streams
 from so8t_engine.cli_options import ConfigArgument, JsonOption, SetOption, errors
 from so8t_engine.cli_options import print_json as _print_json
 from so8t_engine.cli_options import print_result as _print_result
@@ -350,6 +350,7 @@ add_commands(app)
 
 def main() -> None:
     """Console entry point."""
+    streams.prepare()
     wait_passively()
     i18n.set_language(i18n.system_language())
     try:

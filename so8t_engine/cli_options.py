@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from so8t_engine.streams import is_utf8
+
 
 class PatientConsole(Console):
     """Goes quiet where nobody can see it any more: the terminal or the program behind the pipe is gone.
@@ -39,7 +41,8 @@ RunArgument = Annotated[Path, typer.Argument(help="a finished run's folder")]
 
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on standard output, and nothing else there."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    # In another code page letters are escaped: whoever reads it gets the same.
+    sys.stdout.write(json.dumps(value, ensure_ascii=not is_utf8(sys.stdout)) + "\n")
     sys.stdout.flush()
 
 
@@ -49,3 +52,4 @@ def print_result(text: str, result: dict[str, Any], as_json: bool) -> None:
         print_json(result)
     else:
         sys.stdout.write(text)
+        sys.stdout.flush()

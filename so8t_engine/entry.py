@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from so8t_engine import streams
+
 
 def _plain_estimate(arguments: list[str]) -> tuple[Path, list[str], bool] | None:
     """CONFIG, overrides and whether JSON is wanted; None for anything else, help and mistakes included."""
@@ -47,6 +49,7 @@ def _without_plugins() -> None:
 
 def main() -> None:
     """Console entry point."""
+    streams.prepare()
     wanted = _plain_estimate(sys.argv[1:])
     if wanted is not None:
         # A process that lives for a quarter of a second: a fifth of it went into collecting garbage, looking
@@ -68,7 +71,7 @@ def main() -> None:
             if as_json:
                 import json
 
-                text = json.dumps(result, ensure_ascii=False) + "\n"
+                text = json.dumps(result, ensure_ascii=not streams.is_utf8(sys.stdout)) + "\n"
             sys.stdout.write(text)
             sys.stdout.flush()
             os._exit(0)

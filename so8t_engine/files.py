@@ -24,6 +24,8 @@ CHUNK = 4 << 20
 _BINARY = getattr(os, "O_BINARY", 0)
 #: What may pass: a virus scanner holding a file, a share that blinks, a bad read that a second one mends.
 _PASSING = {errno.EIO, errno.EACCES, errno.EPERM, errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT}
+#: Windows refuses to move or remove what a reader, an indexer or a virus scanner has open just then.
+MOVE_TRIES = 8 if os.name == "nt" else 1
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -84,8 +86,22 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     """As `write_atomically`, for bytes."""
     temporary = path.with_name(path.name + ".tmp")
     write_durably(temporary, data)
-    temporary.replace(path)
+    move(temporary, path, over=True)
     sync(path.parent)
+
+
+def move(source: Path, target: Path, *, over: bool = False) -> Path:
+    """Rename; ``over`` replaces a file that stands there, on every system. Raises `OSError`."""
+
+    def once() -> Path:
+        return source.replace(target) if over else source.rename(target)
+
+    return with_patience(once, tries=MOVE_TRIES, first_wait_s=0.01)
+
+
+def forget(path: Path) -> None:
+    """Remove a file, if it is there. Raises `OSError`."""
+    with_patience(lambda: path.unlink(missing_ok=True), tries=MOVE_TRIES, first_wait_s=0.01)
 
 
 def remove_folder(path: Path) -> None:

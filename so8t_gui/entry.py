@@ -6,12 +6,15 @@ import gc
 import os
 from typing import NoReturn
 
+from so8t_engine import streams
+
 
 def prepare() -> None:
     """Spare the start what it does not need: collecting garbage, pydantic's plugins, a copy of all of Qt.
 
     `so8t_gui.garbage` collects again once the pages stand.
     """
+    streams.prepare()
     gc.disable()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from so8t_gui import lean_pyqtgraph

@@ -20,6 +20,7 @@ from so8t_engine.pipeline import over
 from so8t_engine.pipeline.config import PipelineConfig, load_pipeline_config
 from so8t_engine.pipeline.graph import Pipeline
 from so8t_engine.pipeline.registry import STEPS
+from so8t_engine.processes import apart
 from so8t_engine.threads import wait_passively
 from so8t_engine.training.events import Event
 from so8t_engine.training.process import ProcessMark
@@ -198,17 +199,13 @@ class PipelineController(QObject):
             run.path.mkdir(parents=True, exist_ok=True)
             offset = run.events.stat().st_size if run.events.exists() else 0
             with (run.path / "output.txt").open("wb") as log:
-                flags = 0
-                if sys.platform == "win32":
-                    flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
                 self._child = subprocess.Popen(
                     command,
                     env=wait_passively(dict(os.environ)),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    creationflags=flags,
-                    start_new_session=sys.platform != "win32",
+                    **apart(),
                 )
         except OSError as error:
             reason = error.strerror or str(error)

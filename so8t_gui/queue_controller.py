@@ -12,6 +12,7 @@ from so8t_engine.config import Config, load_config
 from so8t_engine.errors import SO8TError
 from so8t_engine.history.queue import OnFailure, QueuedRun, RunQueue, next_may_start
 from so8t_engine.i18n import _
+from so8t_engine.processes import apart
 from so8t_engine.training.states import State
 from so8t_gui.run_controller import RunController
 
@@ -182,7 +183,7 @@ class QueueController(QObject):
         quiet = subprocess.DEVNULL
         subprocess.Popen(
             [*command, "--runs", str(self.queue.runs), "--after", str(run)],
-            stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True,
+            stdin=quiet, stdout=quiet, stderr=quiet, **apart(),
         )  # fmt: skip
         return True
 

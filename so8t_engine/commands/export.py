@@ -13,6 +13,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from so8t_engine.errors import ModelError, SO8TError
+from so8t_engine.files import move
 from so8t_engine.i18n import _
 
 Kind = Literal["f16", "q8_0", "q4_k_m"]
@@ -39,7 +40,9 @@ def export_run(
         raise ModelError(
             _("%(folder)s exists already.") % {"folder": target}, _("Choose a file that does not exist.")
         )
-    with tempfile.TemporaryDirectory(prefix=".so8t-export-", dir=target.parent) as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix=".so8t-export-", dir=target.parent, ignore_cleanup_errors=True
+    ) as scratch:
         work = Path(scratch)
         folder = run_path
         if baked_before:
@@ -51,7 +54,7 @@ def export_run(
             _told, baked = bake_run(run_path, folder, dtype="float32", untie=untie, console=console)
         report = write_checked(folder, work / target.name, kind, name, console, quantizer)
         (work / target.name).chmod(0o644)
-        (work / target.name).rename(target)
+        move(work / target.name, target)
     report |= {
         "out": str(target),
         "bytes": target.stat().st_size,
@@ -91,8 +94,9 @@ def _quantizer() -> str:
 
 def _quantise(program: str, source: Path, target: Path) -> None:
     done = subprocess.run(
-        [program, str(source), str(target), "Q4_K_M"], capture_output=True, text=True, check=False
-    )
+        [program, str(source), str(target), "Q4_K_M"],
+        capture_output=True, text=True, encoding="utf-8", errors="replace", check=False,
+    )  # fmt: skip
     if done.returncode or not target.exists():
         lines = (done.stderr or done.stdout).strip().splitlines() or [str(done.returncode)]
         # Its last line only repeats the file's name; the reason stands before it.

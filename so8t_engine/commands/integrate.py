@@ -13,7 +13,7 @@ from rich.console import Console
 
 from so8t_engine.commands.bake import _finished_run, bake_run
 from so8t_engine.errors import DataError, ModelError
-from so8t_engine.files import write_atomically
+from so8t_engine.files import move, write_atomically
 from so8t_engine.i18n import _
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _gguf(
     partial = folder / f"{name}-{kind}.gguf.tmp"
     report = write_checked(baked, partial, kind, name, console, None)  # type: ignore[arg-type]
     target = folder / f"{name}-{kind}.gguf"
-    partial.replace(target)
+    move(partial, target, over=True)
     target.chmod(0o644)
     return {"name": target.name, "bytes": target.stat().st_size, **report}
 

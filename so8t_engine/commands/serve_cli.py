@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from so8t_engine.cli_options import errors
+from so8t_engine.cli_options import errors, print_result
 from so8t_engine.commands.chat_cli import chat
 
 RunArgument = Annotated[Path, typer.Argument(help="a finished run's folder")]
@@ -18,8 +16,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on sta
 
 
 def _out(text: str, result: dict[str, Any], as_json: bool) -> None:
-    sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n" if as_json else text)
-    sys.stdout.flush()
+    print_result(text, result, as_json)
 
 
 def add_commands(app: typer.Typer) -> None:

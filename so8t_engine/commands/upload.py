@@ -72,7 +72,12 @@ def upload_run(
         licence=licence,
         pipeline=pipeline,
     )
-    with tempfile.TemporaryDirectory(prefix=".so8t-upload-", dir=run.path) as scratch, ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(
+            prefix=".so8t-upload-", dir=run.path, ignore_cleanup_errors=True
+        ) as scratch,
+        ExitStack() as stack,
+    ):
         folder = Path(scratch)
         files = stage(folder, run, baked=baked, ggufs=list(ggufs), report=report, card=card)
         found: dict[str, Any] = {

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from so8t_engine.errors import RunError
+from so8t_engine.files import move
 from so8t_engine.history.summary import summarise
 from so8t_engine.i18n import _
 
@@ -23,7 +24,7 @@ def delete(run: Path) -> Path:
             )
         target = run.parent / FOLDER / f"{run.name}.{secrets.token_hex(3)}"
         target.parent.mkdir(exist_ok=True)
-        return run.rename(target)
+        return move(run, target)
     except OSError as error:
         raise RunError(
             _("%(path)s cannot be moved: %(reason)s.")
@@ -37,7 +38,7 @@ def restore(deleted: Path) -> Path:
     if target.exists():
         raise RunError(_("%(path)s exists already.") % {"path": str(target)})
     try:
-        return deleted.rename(target)
+        return move(deleted, target)
     except OSError as error:
         raise RunError(
             _("%(path)s cannot be moved: %(reason)s.")

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from so8t_engine.files import move
 from so8t_engine.history import column_file
 from so8t_engine.history.event_blocks import PHASE, Array, Columns, EventBlocks
 from so8t_engine.history.event_indexer import ENDING, SEGMENT_BYTES, index_folder
@@ -55,7 +56,7 @@ def write_segment(events: Path, start: int) -> int:
     temporary = target.with_suffix(".tmp")
     with temporary.open("wb") as out:
         write_blocks(out, blocks, {"version": VERSION, "start": start, "end": blocks.offset, "proof": proof})
-    temporary.replace(target)
+    move(temporary, target, over=True)
     return blocks.offset
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from so8t_engine.config import Config, load_config
 from so8t_engine.data.reader import EMBEDDED, HUB
 from so8t_engine.errors import ConfigError, RunError
-from so8t_engine.files import make_private, write_atomically
+from so8t_engine.files import forget, make_private, move, write_atomically
 from so8t_engine.history.summary import RunSummary
 from so8t_engine.i18n import N_, _
 from so8t_engine.training.process import ProcessMark
@@ -168,10 +168,10 @@ class RunQueue:
             taken = entry.file.with_suffix(".taken")
             try:
                 config = load_config(entry.file)
-                entry.file.rename(taken)
+                move(entry.file, taken)
             except (OSError, ConfigError):
                 continue  # another process was quicker
-            taken.unlink(missing_ok=True)
+            forget(taken)
             return config
         return None
 
@@ -201,7 +201,7 @@ class RunQueue:
     def resign(self) -> None:
         """Work through it no more."""
         if self._mark() == ProcessMark.current():
-            self._runner.unlink(missing_ok=True)
+            forget(self._runner)
 
 
 def _from_anywhere(config: Config) -> Config:

@@ -17,6 +17,8 @@ from typing import Any
 
 from platformdirs import user_data_path
 
+from so8t_engine.files import move
+
 log = logging.getLogger(__name__)
 
 #: Runs of one card that a correction needs, and how many of the newest it looks at.
@@ -115,7 +117,7 @@ def remember(run: Finished) -> None:
         lines = [*lines, json.dumps(asdict(run))][-MOST:]
         own = file.with_name(f"{file.name}.{os.getpid()}")
         own.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        own.replace(file)
+        move(own, file, over=True)
     except (OSError, UnicodeDecodeError) as error:
         log.warning("the run's memory was not remembered: %s", error)
 

@@ -148,7 +148,7 @@ def probe(config: Config, say: Callable[[str], None] = lambda _text: None) -> Pr
     preflight(config)
     device = choose_device(config.model.device)
     cuda = torch.cuda if device.type == "cuda" else None
-    with TemporaryDirectory(prefix="so8t-probe-") as scratch:
+    with TemporaryDirectory(prefix="so8t-probe-", ignore_cleanup_errors=True) as scratch:
         rows = Path(scratch) / "rows"
         rows.mkdir()
         longest = _longest_rows(config, rows)

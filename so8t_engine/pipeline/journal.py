@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from so8t_engine.files import write_atomically
+from so8t_engine.files import forget, write_atomically
 from so8t_engine.i18n import _
 from so8t_engine.pipeline.config import PipelineConfig
 from so8t_engine.pipeline.errors import PipelineError
@@ -86,7 +86,7 @@ class Journal:
         logging.getLogger().removeHandler(self._handler)
         self._handler.close()
         self._writer.close()
-        self._run.process.unlink(missing_ok=True)
+        forget(self._run.process)
 
     def emit(self, event: Event) -> None:
         """Write an event and hand it on; safe from any thread."""
@@ -127,6 +127,6 @@ class Journal:
             self._asked.set()
 
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if hasattr(signal, "SIGHUP"):
-            numbers.append(signal.SIGHUP)
+        # A closing session is SIGHUP, on Windows SIGBREAK; each exists on its own system only.
+        numbers += [getattr(signal, name) for name in ("SIGHUP", "SIGBREAK") if hasattr(signal, name)]
         self._restore = {int(number): signal.signal(number, ask) for number in numbers}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from so8t_engine.i18n import _
+from so8t_engine.processes import unseen
 
 log = logging.getLogger(__name__)
 #: In the pipeline's folder: put there by a window that closes, taken away by one that attaches.
@@ -61,7 +62,7 @@ def tell(status: str | None) -> bool:
     try:
         done = subprocess.run(
             command, env=os.environ | more, capture_output=True, timeout=_LIMIT_S, check=False,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL, **unseen(),
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         log.info("telling that the pipeline is over failed: %s", error)

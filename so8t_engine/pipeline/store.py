@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from so8t_engine.files import write_atomically
+from so8t_engine.files import move, write_atomically
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -152,8 +152,8 @@ class StepStore:
     def _swap(self, digest: str) -> None:
         shutil.rmtree(self._superseded, ignore_errors=True)
         if self.output.exists():
-            self.output.rename(self._superseded)
-        self.partial.rename(self.output)
+            move(self.output, self._superseded)
+        move(self.partial, self.output)
         _sync(self.root)
         write_atomically(self.root / STATE, json.dumps({"digest": digest, "open": False}))
         shutil.rmtree(self._superseded, ignore_errors=True)

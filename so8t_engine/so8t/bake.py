@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from so8t_engine.errors import ModelError
+from so8t_engine.files import move
 from so8t_engine.i18n import _
 from so8t_engine.so8t.adapter import SO8TAdapter
 from so8t_engine.so8t.attach import attach_from_placement, lm_head_of, site_linears
@@ -343,7 +344,7 @@ def export_baked(
         for file in unfinished.iterdir():
             if file.is_file():
                 file.chmod(0o644)
-        unfinished.rename(folder)
+        move(unfinished, folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from so8t_engine.errors import SO8TError
+from so8t_engine.files import move
 from so8t_engine.i18n import _
 from so8t_engine.so8t.adapter import SO8TAdapter
 from so8t_engine.so8t.blocks import BLOCK
@@ -281,7 +282,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.chmod(0o644)
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        temporary.replace(path)
+        move(temporary, path, over=True)
         if os.name == "posix":  # Windows cannot open a folder to flush it
             folder = os.open(path.parent, os.O_RDONLY)
             try:

@@ -145,14 +145,14 @@ def _put_in_place(temporary: Path, target: Path) -> None:
     aside = _hidden(target, _ASIDE)
     if target.exists() and not files.exchange(temporary, target):
         files.remove_folder(aside)
-        target.rename(aside)
+        files.move(target, aside)
         try:
-            temporary.rename(target)
+            files.move(temporary, target)
         except OSError:
-            aside.rename(target)
+            files.move(aside, target)
             raise
     elif not target.exists():
-        temporary.rename(target)
+        files.move(temporary, target)
     files.remove_folder(temporary)  # after an exchange it holds the older one
     files.remove_folder(aside)
 
@@ -175,7 +175,7 @@ def settle(folder: Path) -> None:
             files.remove_folder(path)
             continue
         try:
-            path.rename(target)
+            files.move(path, target)
         except OSError as error:
             raise RunError(
                 _("%(path)s cannot be put back in its place: %(reason)s.")

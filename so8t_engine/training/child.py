@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from so8t_engine import i18n
+from so8t_engine import i18n, streams
 from so8t_engine.config import Config
 from so8t_engine.errors import RunError
 from so8t_engine.memory.nvml import NvmlMissing, read_memory
@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--owner", help="pid and creation time of the program that started this, as JSON")
     parser.add_argument("--give-way", action="store_true", help="a window is looked at beside it")
     options = parser.parse_args(arguments)
+    streams.prepare(utf8=True)  # the run's log
     faulthandler.enable()
     os.umask(0o077)
     # faulthandler keeps the file itself; what libraries print goes through the redaction.

@@ -121,7 +121,7 @@ def _follow(world: World) -> None:
     tell_trouble(control, prepared.device)  # type: ignore[arg-type]
     if on_card and config.memory.cap_allocator:
         cap_allocator(config.memory.limit_gib)
-    with tempfile.TemporaryDirectory(prefix="so8t-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="so8t-", ignore_cleanup_errors=True) as scratch:
         join_training(world, prepared, control, Path(scratch))
 
 

@@ -37,10 +37,11 @@ class RoomWait:
         """
         if not self._minutes:
             return False
+        at_first = self._free()  # before it is told: whoever hears it may make room at once
         if self._until is None:
             self._until = time.monotonic() + 60.0 * self._minutes
             self._tell()
-        at_first, until = self._free(), min(self._until, time.monotonic() + TRY_S)
+        until = min(self._until, time.monotonic() + TRY_S)
         if time.monotonic() >= self._until:
             return False
         while time.monotonic() < until and self._free() < at_first + FREED_BYTES:

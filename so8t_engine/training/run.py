@@ -151,7 +151,7 @@ def _train(run: RunDirectory, control: RunControl, resume: bool, outcome: _Outco
         keep_freed_memory()
     sampler = MemorySampler(control.emit, on_card, world.cards)
     try:
-        with tempfile.TemporaryDirectory(prefix="so8t-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="so8t-", ignore_cleanup_errors=True) as scratch:
             control.before_leaving = lambda: shutil.rmtree(scratch, ignore_errors=True)
             _train_prepared(run, control, prepared, loaded, outcome, Path(scratch), world)
     finally:

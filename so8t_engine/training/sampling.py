@@ -231,13 +231,10 @@ def remember_run(
 
 
 def _peak_rss() -> int | None:
-    on_windows = getattr(psutil.Process().memory_info(), "peak_wset", None)
-    if on_windows is not None:
-        return int(on_windows)
-    try:
-        import resource
-    except ImportError:
-        return None
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
     # Linux counts kibibytes, macOS bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -6,17 +6,20 @@ in the thread that calls `EngineSession.follow`.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from so8t_engine.config import Config
 from so8t_engine.errors import RunError
 from so8t_engine.i18n import _
+from so8t_engine.processes import apart
 from so8t_engine.threads import wait_passively
 from so8t_engine.training.crash import Crash, describe, oom_kills
 from so8t_engine.training.events import EndEvent, ErrorEvent, Event, StateEvent, StepEvent
@@ -89,7 +92,8 @@ class EngineSession:
         if self._child is not None and self._child.poll() is None:
             self._child.kill()
         elif self._attach and (mark := ProcessMark.read(self.run.process)) is not None and mark.alive():
-            os.kill(mark.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(mark.pid).kill()
 
     def follow(self, on_events: Sink) -> int:
         """Start (or attach) and hand over events until the run has ended.
@@ -146,19 +150,15 @@ class EngineSession:
             command.append("--resume")
         if self.gives_way:
             command.append("--give-way")
-        flags = 0
-        if sys.platform == "win32":
-            flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
         with self.run.log.open("ab") as log:
-            # A new session keeps Ctrl+C in the window's terminal from reaching the trainer twice.
+            # Ctrl+C in the window's terminal must not reach the trainer twice.
             return subprocess.Popen(
                 command,
                 env=wait_passively(dict(os.environ)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                creationflags=flags,
-                start_new_session=sys.platform != "win32",
+                **apart(),
             )
 
     def _trainer_is_dead(self) -> bool:

@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from so8t_engine.errors import ModelError
+from so8t_engine.files import move
 from so8t_engine.i18n import _
 
 
@@ -44,7 +45,7 @@ def save_projector(file: Path, projector: Projector, encoder: str) -> None:
     partial = file.with_name(file.name + ".tmp")
     # One key of metadata: several are written in no particular order.
     partial.write_bytes(save(tensors, {"encoder": encoder}))
-    partial.replace(file)
+    move(partial, file, over=True)
 
 
 def load_projector(file: Path) -> tuple[Projector, str]:

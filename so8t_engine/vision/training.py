@@ -15,6 +15,7 @@ from torch import Tensor
 
 from so8t_engine.evaluation.intervals import bootstrap
 from so8t_engine.evaluation.outputs import TunedModel
+from so8t_engine.files import move
 from so8t_engine.so8t.attach import attach_site_gates, lm_head_of
 from so8t_engine.vision.joined import JoinedBatch, Sample, batches, caption_losses, join
 from so8t_engine.vision.projector import Projector
@@ -130,7 +131,7 @@ def _save(file: Path, projector: Projector, optimizer: torch.optim.Optimizer, lo
     partial = file.with_name(file.name + ".tmp")
     state = {"projector": projector.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
     torch.save(state, partial)
-    partial.replace(file)
+    move(partial, file, over=True)
 
 
 def _restore(file: Path | None, projector: Projector, optimizer: torch.optim.Optimizer) -> list[float]:

@@ -42,7 +42,7 @@ class ProbeRunner(QObject):
         """Begin; does nothing while one is running."""
         if self.running:
             return
-        self._folder = TemporaryDirectory(prefix="so8t-probe-")
+        self._folder = TemporaryDirectory(prefix="so8t-probe-", ignore_cleanup_errors=True)
         file = Path(self._folder.name) / "probe.yaml"
         file.write_text(config.to_yaml(), encoding="utf-8")
         self._runner.start(["probe", str(file)])

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import platformdirs
 
+from so8t_engine.files import move
 from so8t_engine.history.event_blocks import EventBlocks
 from so8t_engine.history.event_index import read_blocks, write_blocks
 from so8t_engine.history.event_indexer import ENDING
@@ -76,7 +77,7 @@ def save(events: Path, blocks: EventBlocks) -> None:
         try:
             with os.fdopen(handle, "wb") as out:
                 write_blocks(out, blocks, head)
-            Path(name).replace(target)
+            move(Path(name), target, over=True)
         except OSError:
             Path(name).unlink(missing_ok=True)
             raise

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from so8t_engine.files import move
 from so8t_engine.pipeline.store import sha256_json
 
 _FEATURES = {
@@ -156,7 +157,7 @@ class PartWriter:
         target = self.folder / f"part-{self._parts:05d}.parquet"
         temporary = target.with_suffix(".tmp")
         pq.write_table(pa.Table.from_pylist(self._pending, schema), temporary, compression="zstd")
-        temporary.replace(target)
+        move(temporary, target, over=True)
         self._parts += 1
         self.rows += len(self._pending)
         self._pending, self._bytes = [], 0
