@@ -163,7 +163,8 @@ def _clean(text: str | None, task: ChunkTask, chunk: _Chunk) -> tuple[str, int, 
     clean = normalise(text or "", task.settings.normalisation)
     if task.settings.personal_data == "keep" or not clean:
         return clean, 0, False
-    findings = personal.find(clean, task.settings.presidio)
+    presidio = task.settings.presidio_model if task.settings.presidio else None
+    findings = personal.find(clean, presidio)
     for one in findings:
         chunk.personal[one.kind] += 1
     if findings and task.settings.personal_data == "drop":

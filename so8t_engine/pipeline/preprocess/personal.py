@@ -10,9 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from ipaddress import IPv6Address
-from typing import Any
 
 _FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 # Dashes between digits; ー is one only there, in words it is a vowel's length.
@@ -180,8 +178,15 @@ RECOGNISERS: tuple[Callable[[str], Iterator[Finding]], ...] = (
 )  # fmt: skip
 
 
-def find(text: str, presidio: bool = False) -> list[Finding]:
-    """All personal data in ``text``, in order and without overlaps; the earlier recogniser wins."""
+def find(text: str, presidio: str | None = None) -> list[Finding]:
+    """All personal data in ``text``, in order and without overlaps; the earlier recogniser wins.
+
+    Args:
+        presidio: the language model with which Presidio is asked too.
+
+    Raises:
+        PipelineError: Presidio or its model is not there.
+    """
     if not presidio and not _WORTH.search(text):
         return []
     folded = fold(text)
@@ -191,7 +196,10 @@ def find(text: str, presidio: bool = False) -> list[Finding]:
         if has_digits or recogniser is _email:
             _add(found, recogniser(folded))
     if presidio:
-        _add(found, _presidio(text))
+        from so8t_engine.pipeline.preprocess.presidio import recognise
+
+        for kind, start, end in recognise(text, presidio):
+            found += [Finding(kind, *span) for span in _rest(text, start, end, found)]
     return sorted(found, key=lambda one: one.start)
 
 
@@ -205,33 +213,24 @@ def _overlap(a: Finding, b: Finding) -> bool:
     return a.start < b.end and b.start < a.end
 
 
+def _rest(text: str, start: int, end: int, found: list[Finding]) -> Iterator[tuple[int, int]]:
+    """What of ``text[start:end]`` no finding covers: a name that runs into an address stays a name."""
+    for one in sorted(found, key=lambda one: one.start):
+        if one.start < end and start < one.end:
+            yield from _worded(text, start, one.start)
+            start = one.end
+    yield from _worded(text, start, end)
+
+
+def _worded(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The place without the space around it, if it holds a letter or a digit."""
+    part = text[start:end]
+    if any(map(str.isalnum, part)):
+        yield start + len(part) - len(part.lstrip()), start + len(part.rstrip())
+
+
 def mask(text: str, findings: list[Finding]) -> str:
     """``text`` with ``[KIND]`` in the place of each finding."""
     for one in reversed(findings):
         text = f"{text[: one.start]}[{one.kind}]{text[one.end :]}"
     return text
-
-
-@cache
-def _analyser() -> Any:  # noqa: ANN401  (an optional package)
-    from so8t_engine.i18n import _
-    from so8t_engine.pipeline.errors import PipelineError
-
-    try:
-        from presidio_analyzer import AnalyzerEngine
-    except ImportError as error:
-        raise PipelineError(
-            _("Presidio is not installed."),
-            _("Install the extra 'presidio', or switch preprocess.presidio off."),
-        ) from error
-    try:
-        return AnalyzerEngine()
-    except (OSError, ValueError, SystemExit) as error:
-        raise PipelineError(
-            _("Presidio lacks its language model."), _("Install spaCy's en_core_web_lg, or switch it off.")
-        ) from error
-
-
-def _presidio(text: str) -> list[Finding]:
-    results = _analyser().analyze(text=text, language="en", score_threshold=0.6)
-    return [Finding(str(one.entity_type), int(one.start), int(one.end)) for one in results]

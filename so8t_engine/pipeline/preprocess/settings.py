@@ -47,7 +47,16 @@ class PreprocessSettings(StepSettings):
     presidio: bool = setting(
         False,
         N_("Presidio too"),
-        N_("Also asks Presidio's recognisers, names of people among them; needs the extra 'presidio'."),
+        N_(
+            "Also asks Presidio's recognisers in English texts: names of people, numbers of documents and "
+            "accounts. Needs the extra 'presidio' and a language model of spaCy."
+        ),
+        advanced=True,
+    )
+    presidio_model: str = setting(
+        "en_core_web_lg",
+        N_("Presidio's language model"),
+        N_("An installed package of spaCy, or the folder of one; nothing is downloaded."),
         advanced=True,
     )
     near_duplicates: float = setting(

@@ -39,7 +39,15 @@ class PreprocessStep(Step[PreprocessSettings]):
 
         reviews = read_reviews(self.config.work)
         digest = hashlib.sha256(json.dumps(reviews, sort_keys=True).encode()).hexdigest()
-        return {"reviews": digest} if reviews else {}
+        found = {"reviews": digest} if reviews else {}
+        if self._asks_presidio():
+            from so8t_engine.pipeline.preprocess.presidio import require
+
+            found["presidio"] = require(self.settings.presidio_model)
+        return found
+
+    def _asks_presidio(self) -> bool:
+        return self.settings.presidio and self.settings.personal_data != "keep"
 
     def estimate(self, inputs: Mapping[str, Path]) -> Estimate:
         """By the rows that were collected, once they are."""
