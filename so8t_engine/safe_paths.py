@@ -13,6 +13,14 @@ _HUB_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.\-]{0,94}[A-Za-z0-9_])?"
 _HUB_ID = re.compile(f"{_HUB_PART}/{_HUB_PART}")
 
 
+_DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])", re.IGNORECASE)
+
+
+def is_windows_name(name: str) -> bool:
+    """Whether Windows makes a folder of exactly this name: no device's, nothing that it cuts off."""
+    return not _DEVICES.fullmatch(name.partition(".")[0].rstrip()) and name == name.rstrip(". ")
+
+
 def is_hub_id(text: str) -> bool:
     """Whether ``text`` is ``owner/name`` as the Hub allows it: no path, no ``..``, no drive."""
     return bool(_HUB_ID.fullmatch(text)) and ".." not in text and "--" not in text

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from so8t_engine.config.fields import Section, setting
 from so8t_engine.config.loading import load_section
-from so8t_engine.i18n import N_
+from so8t_engine.i18n import N_, _
 from so8t_engine.pipeline.steps.cleanup import CleanupSettings
 from so8t_engine.pipeline.steps.collect import CollectSettings
 from so8t_engine.pipeline.steps.evaluate import EvaluateSettings
@@ -17,6 +18,7 @@ from so8t_engine.pipeline.steps.preprocess import PreprocessSettings
 from so8t_engine.pipeline.steps.soul import SoulSettings
 from so8t_engine.pipeline.steps.train import TrainSettings
 from so8t_engine.pipeline.steps.upload import UploadSettings
+from so8t_engine.safe_paths import is_windows_name
 
 
 class PipelineConfig(Section):
@@ -69,6 +71,13 @@ class PipelineConfig(Section):
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings, title=N_("Evaluation"))
     upload: UploadSettings = Field(default_factory=UploadSettings, title=N_("Upload"))
     cleanup: CleanupSettings = Field(default_factory=CleanupSettings, title=N_("Cleanup"))
+
+    @field_validator("name")
+    @classmethod
+    def _may_be_a_folder(cls, name: str) -> str:
+        if sys.platform == "win32" and not is_windows_name(name):
+            raise ValueError(_("Windows makes no folder of that name"))
+        return name
 
     @property
     def work(self) -> Path:

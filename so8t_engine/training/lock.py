@@ -116,7 +116,8 @@ class RunLock:
             return
         with contextlib.suppress(OSError):  # what is left there names a process that holds nothing
             os.ftruncate(self._handle, 0)
-        os.close(self._handle)  # the system's lock goes with it
+        _unlock(self._handle)
+        os.close(self._handle)  # elsewhere the system's lock goes with it
         self._handle = -1
 
     def __enter__(self) -> RunLock:
@@ -148,6 +149,16 @@ def _lock(handle: int) -> bool:
         # Windows reports a held lock as EACCES; a file system without locks is not a held one.
         return sys.platform != "win32" and error.errno not in {errno.EAGAIN, errno.EACCES}
     return True
+
+
+def _unlock(handle: int) -> None:
+    """Windows gives a lock back some time after its file was closed, if nobody does before."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        with contextlib.suppress(OSError):
+            os.lseek(handle, _FAR, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
 
 
 def _taken(path: Path, owner: Owner | None) -> RunError:

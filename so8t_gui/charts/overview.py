@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from PySide6.QtWidgets import QWidget
 
-from so8t_engine.i18n import _
+from so8t_engine.i18n import _, with_more
 from so8t_gui import theme
 from so8t_gui.charts.board import ChartBoard
 from so8t_gui.charts.gate_panel import make_alpha_chart, update_alpha_chart
@@ -28,7 +28,7 @@ class OverviewBoard(ChartBoard):
             [
                 Series("loss", _("training"), s[0]),
                 # The held-out loss is cross-entropy alone, the training loss is the sum of all terms.
-                Series(EVAL + "loss", _("held-out") + " (LM)", s[1], points=True),
+                Series(EVAL + "loss", with_more(_("held-out"), "LM"), s[1], points=True),
             ]
         )
         self.terms = LineChart(_("Loss terms (weighted)"))

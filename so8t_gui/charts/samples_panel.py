@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from so8t_engine.i18n import _
+from so8t_engine.i18n import _, with_more
 from so8t_engine.training.events import SampleEvent
 from so8t_gui import theme
 from so8t_gui.charts.chart_link import ChartLink
@@ -101,7 +101,7 @@ class SamplesPanel(QWidget):
         self.loss.set_series(
             [
                 Series("loss", _("training"), s[0]),
-                Series(EVAL + "loss", _("held-out") + " (LM)", s[1], points=True),
+                Series(EVAL + "loss", with_more(_("held-out"), "LM"), s[1], points=True),
             ]
         )
         self.course = LineChart(_("The heads on this prompt"), robust=False)

@@ -15,9 +15,12 @@ import pytest
 
 from so8t_engine import files, processes, streams
 from so8t_engine.commands import export
-from so8t_engine.errors import SO8TError
+from so8t_engine.config.loading import validate_section
+from so8t_engine.errors import RunError, SO8TError
 from so8t_engine.pipeline.config import PipelineConfig
 from so8t_engine.pipeline.journal import Journal
+from so8t_engine.safe_paths import is_windows_name
+from so8t_engine.training.lock import RunLock
 
 GREEK = "α = −1 → φ"
 
@@ -152,3 +155,54 @@ def test_a_strange_letter_of_another_program_is_no_fault_of_ours(tmp_path: Path)
     program.chmod(0o755)
     with pytest.raises(SO8TError, match="letters"):
         export._quantise(str(program), tmp_path / "a", tmp_path / "b")
+
+
+class _Locking:
+    """As msvcrt: a byte that another handle holds is refused with EACCES."""
+
+    LK_NBLCK, LK_UNLCK = 2, 0
+
+    def __init__(self) -> None:
+        self.holder: int | None = None
+        self.asked: list[int] = []
+
+    def locking(self, handle: int, mode: int, size: int) -> None:
+        assert size == 1
+        assert os.lseek(handle, 0, os.SEEK_CUR) == 1 << 30, "beside the text, which others may read"
+        self.asked.append(mode)
+        if mode == self.LK_UNLCK:
+            self.holder = None
+        elif self.holder is not None:
+            raise PermissionError(13, "Permission denied")
+        else:
+            self.holder = handle
+
+
+@pytest.mark.usefixtures("windows")
+def test_a_run_is_locked_and_given_back_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = _Locking()
+    monkeypatch.setitem(sys.modules, "msvcrt", fake)
+    first = RunLock(tmp_path / "run.lock")
+    with pytest.raises(RunError, match=str(os.getpid())):
+        RunLock(tmp_path / "run.lock")
+    first.release()
+    assert fake.asked == [2, 2, 0]
+    with RunLock(tmp_path / "run.lock"):
+        assert fake.holder is not None
+    assert fake.holder is None
+
+
+@pytest.mark.parametrize("possible", [True, False])
+@pytest.mark.parametrize("pair", ["pipeline con", "console Nul.txt", "v1.2 COM1", "x-1 v1.", "a lpt9.x"])
+def test_a_pipeline_has_a_name_that_windows_has_a_folder_for(
+    pair: str, possible: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = pair.split()[not possible]
+    assert is_windows_name(name) == possible
+    assert PipelineConfig(name=name).name == name, "elsewhere any will do"
+    monkeypatch.setattr(sys, "platform", "win32")
+    found = validate_section(PipelineConfig, {"name": name})
+    if possible:
+        assert isinstance(found, PipelineConfig)
+    else:
+        assert [problem.path for problem in found] == ["name"]  # type: ignore[union-attr]
