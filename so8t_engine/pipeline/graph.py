@@ -92,6 +92,7 @@ class Pipeline:
             return planned("off", _("switched off in the configuration"))
         before = [name for name in self._needed(step) if name in running]
         if before:
+            step.external_inputs()  # what is missing is told now, not after the steps before
             return planned(
                 "run", _("after %(names)s") % {"names": _(", ").join(titles[name] for name in before)}
             )
@@ -139,6 +140,9 @@ class Pipeline:
 
     def _run_all(self, journal: Journal, from_: str | None, only: str | None) -> None:
         again = {step.name for step in self.steps if self._forced(step.name, from_, only)}
+        for step in self.steps:
+            if step.settings.enabled and only in {None, step.name}:
+                step.external_inputs()  # what is missing is told now, not after the steps before
         index = 0
         while index < len(self.steps):
             step = self.steps[index]

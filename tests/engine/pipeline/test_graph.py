@@ -122,6 +122,21 @@ def test_a_changed_source_runs_again_and_says_why(tmp_path: Path) -> None:
     assert "b 9" in (pipeline.store("preprocess").output / "sum.txt").read_text()
 
 
+def test_what_is_missing_later_is_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(_step: Add) -> dict[str, str]:
+        raise PipelineError("Nothing is there.", "Put it there.")
+
+    monkeypatch.setattr(Add, "external_inputs", missing)
+    pipeline = make(tmp_path)
+    with pytest.raises(PipelineError, match="Nothing is there"):
+        pipeline.plan()
+    assert statuses(pipeline) == (1, [])
+    assert Count.calls == []
+    assert Pipeline(pipeline.config, pipeline.steps[:1]).run() == 0
+
+
 def test_a_plan_writes_nothing(tmp_path: Path) -> None:
     make(tmp_path).plan()
     assert list(tmp_path.iterdir()) == []
