@@ -67,6 +67,7 @@ class Estimate:
         spare: what ``memory.use_spare`` keeps, which all figures include; None where it is off.
         kept: the same as a sentence, one of `notes`; empty where nothing was chosen.
         waiting_bytes: of system memory, beside the card's, in which layers' tensors wait.
+        waiting: the same as a sentence, one of `notes`; empty where nothing waits.
     """
 
     fits: bool
@@ -85,6 +86,7 @@ class Estimate:
     spare: Spare | None = None
     kept: str = ""
     waiting_bytes: int = 0
+    waiting: str = ""
 
     @property
     def source(self) -> str:
@@ -332,9 +334,10 @@ def estimate(config: Config, machine: Machine | None = None, beside: int | None 
     if spare is not None and spare.high_bytes <= budget and (spare.layers or spare.weights):
         kept = spare_sentence(spare, geometry.layers)
         notes = (*notes, kept)
-    waiting = 0 if cpu else waiting_bytes(config, geometry)
+    waiting_for = 0 if cpu else waiting_bytes(config, geometry)
+    waiting = _waiting_note(waiting_for, attention=config.memory.keep_attention) if waiting_for else ""
     if waiting:
-        notes = (*notes, _waiting_note(waiting, attention=config.memory.keep_attention))
+        notes = (*notes, waiting)
     total = sum(terms.values())
     return Estimate(
         fits=(total if measured is None else measured.peak_bytes) <= budget,
@@ -348,7 +351,8 @@ def estimate(config: Config, machine: Machine | None = None, beside: int | None 
         terms=terms,
         phases=found.phases,
         notes=notes,
-        waiting_bytes=waiting,
+        waiting_bytes=waiting_for,
+        waiting=waiting,
         measured=measured,
         on_cpu=cpu,
         spare=spare,

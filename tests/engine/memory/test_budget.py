@@ -180,7 +180,8 @@ def test_system_memory_that_waits_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(budget, "free_system_memory", lambda free=free: free)
         found = estimate(kept)
         assert found.waiting_bytes == wanted
-        assert sentence in " ".join(found.notes)
+        assert sentence in found.waiting
+        assert found.waiting in found.notes
     fewer = with_changes(kept, {"memory.kept_layers": 10})
     assert estimate(fewer).waiting_bytes == 21 * (3 * 2**24 + 2**18)
     for none in ({"memory.layers": "plain"}, {"memory.offload_activations": False}, {"model.device": "cpu"}):
