@@ -13,7 +13,7 @@ from typing import Any
 from so8t_engine.config import Config
 from so8t_engine.i18n import N_, _
 from so8t_engine.memory.geometry import ModelGeometry, model_geometry
-from so8t_engine.memory.lean_terms import runs_lean
+from so8t_engine.memory.lean_terms import runs_lean, waiting_bytes
 from so8t_engine.memory.machine import Machine, free_system_memory, this_machine
 from so8t_engine.memory.measured import ProbeResult, find_for
 from so8t_engine.memory.needed import Needed, needed
@@ -66,6 +66,8 @@ class Estimate:
         phases: phase → what the allocator reserves at its highest moment.
         spare: what ``memory.use_spare`` keeps, which all figures include; None where it is off.
         kept: the same as a sentence, one of `notes`; empty where nothing was chosen.
+        waiting_bytes: of system memory, beside the card's, in which layers' tensors wait.
+        waiting: the same as a sentence, one of `notes`; empty where nothing waits.
     """
 
     fits: bool
@@ -83,6 +85,8 @@ class Estimate:
     phases: dict[str, int] = field(default_factory=dict)
     spare: Spare | None = None
     kept: str = ""
+    waiting_bytes: int = 0
+    waiting: str = ""
 
     @property
     def source(self) -> str:
@@ -156,6 +160,7 @@ class Estimate:
             "phases": dict(self.phases),
             "kept_layers": None if self.spare is None else self.spare.layers,
             "kept_weights": None if self.spare is None else self.spare.weights,
+            "system_memory_bytes": self.waiting_bytes,
             "source": self.source,
             "measured": None if self.measured is None else asdict(self.measured),
             "on_cpu": self.on_cpu,
@@ -252,6 +257,20 @@ def _measured_notes(measured: ProbeResult) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _waiting_note(count: int, *, attention: bool) -> str:
+    free = free_system_memory()
+    values = {"size": gib(count), "free": gib(free)}
+    if attention and 2 * count > free:
+        return (
+            _(
+                "%(size)s GiB would wait in system memory, of which %(free)s GiB are free: with less than "
+                "twice that, attention is computed again instead."
+            )
+            % values
+        )
+    return _("%(size)s GiB wait in system memory for the backward pass; %(free)s GiB are free.") % values
+
+
 def spare_sentence(spare: Spare, layers: int) -> str:
     """What was chosen, for a person."""
     return _(
@@ -315,6 +334,10 @@ def estimate(config: Config, machine: Machine | None = None, beside: int | None 
     if spare is not None and spare.high_bytes <= budget and (spare.layers or spare.weights):
         kept = spare_sentence(spare, geometry.layers)
         notes = (*notes, kept)
+    waiting_for = 0 if cpu else waiting_bytes(config, geometry)
+    waiting = _waiting_note(waiting_for, attention=config.memory.keep_attention) if waiting_for else ""
+    if waiting:
+        notes = (*notes, waiting)
     total = sum(terms.values())
     return Estimate(
         fits=(total if measured is None else measured.peak_bytes) <= budget,
@@ -328,6 +351,8 @@ def estimate(config: Config, machine: Machine | None = None, beside: int | None 
         terms=terms,
         phases=found.phases,
         notes=notes,
+        waiting_bytes=waiting_for,
+        waiting=waiting,
         measured=measured,
         on_cpu=cpu,
         spare=spare,

@@ -81,6 +81,20 @@ class StepShape:
         )
 
 
+def host_bytes(shape: StepShape) -> int:
+    """System memory in which a micro-batch waits for its backward pass, as PyTorch pins it."""
+    layer = shape.layer
+    sums = layer.rows * layer.heads * -(-layer.tokens // 128) * 128 * F32
+    attention = pinned(sums) + pinned(layer.count * layer.output.inputs * layer.width) + pinned(layer.states)
+    waiting = [index for index in range(shape.layers) if shape.waits(index)]
+    return len(waiting) * pinned(layer.states) + sum(map(shape.selects, waiting)) * attention
+
+
+def pinned(count: int) -> int:
+    """``count`` bytes as PyTorch pins them: a power of two (c10/core/CachingHostAllocator.h)."""
+    return 1 << (count - 1).bit_length()
+
+
 @dataclass(frozen=True, slots=True)
 class LayerCost:
     """One kind of layer: bytes it keeps beside its input, and the highest moments of both passes.

@@ -8,7 +8,7 @@ from so8t_engine.config import Config
 from so8t_engine.memory.families import LEAN_TYPES
 from so8t_engine.memory.geometry import Linear, ModelGeometry
 from so8t_engine.memory.lean_layers import WEIGHT, LayerShape, LinearShape
-from so8t_engine.memory.lean_step import StepShape, evaluation_moment, training_moment
+from so8t_engine.memory.lean_step import StepShape, evaluation_moment, host_bytes, training_moment
 from so8t_engine.memory.tape import rounded
 from so8t_engine.memory.terms import F32, Phase, resident
 from so8t_engine.so8t.placement import resolve_layers
@@ -73,6 +73,18 @@ def step_shape(config: Config, geometry: ModelGeometry, *, compute: int, flash: 
         lora_per_layer=gradients, whole=kept_weights(config, geometry),
         keep_attention=config.memory.keep_attention and config.training.gradient_checkpointing,
     )  # fmt: skip
+
+
+def waiting_bytes(config: Config, geometry: ModelGeometry) -> int:
+    """System memory in which layers' tensors wait for the backward pass of a run on a card.
+
+    Raises:
+        ModelError: as `lean_phases` does.
+    """
+    if not config.memory.offload_activations or not runs_lean(config, geometry):
+        return 0
+    width = 4 if config.model.compute_dtype == "fp32" else 2
+    return host_bytes(step_shape(config, geometry, compute=width, flash=True))
 
 
 def lean_phases(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: int) -> dict[str, Phase]:

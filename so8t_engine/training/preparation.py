@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
 import torch
 
 from so8t_engine.config import Config
@@ -17,8 +16,9 @@ from so8t_engine.data.tokenize import Collator, Encoded, encode_row
 from so8t_engine.errors import DataError
 from so8t_engine.i18n import _
 from so8t_engine.memory.budget import runs_on_cpu, spare_for
-from so8t_engine.memory.lean_terms import may_record
-from so8t_engine.memory.machine import other_programs
+from so8t_engine.memory.geometry import model_geometry
+from so8t_engine.memory.lean_terms import may_record, waiting_bytes
+from so8t_engine.memory.machine import free_system_memory, other_programs
 from so8t_engine.memory.needed import RECORDING_BYTES
 from so8t_engine.memory.spare import Spare, with_kept
 from so8t_engine.model.loading import load_base, load_tokenizer
@@ -104,7 +104,7 @@ def prepare(config: Config, control: RunControl) -> Prepared:
         model.lean.kept_shorter = spare.shorter
     stage(4, _("ready"))
     truncated = sum(row.truncated for row in encoded)
-    if (crowded := _crowded(model, config)) is not None:
+    if (crowded := _crowded(model, chosen)) is not None:
         control.emit(crowded)
     for notice in notices(config, encoded, on_card=not runs_on_cpu(config)):
         control.emit(notice)
@@ -133,12 +133,11 @@ def prepare(config: Config, control: RunControl) -> Prepared:
 
 def _crowded(model: SO8TModel, config: Config) -> WarningEvent | None:
     """Do without what the attention made, where it would take more than half of the system memory left."""
-    lean, training = model.lean, config.training
-    if lean is None or not lean.keep_attention:
+    lean = model.lean
+    if lean is None or not (lean.keep_attention and lean.offloads):
         return None
-    rows = 1 if training.packing else training.batch_size
-    wanted = lean.host_bytes(rows, config.data.max_length * (training.batch_size if training.packing else 1))
-    free = psutil.virtual_memory().available
+    wanted = waiting_bytes(config, model_geometry(config.model.path, config.model.revision))
+    free = free_system_memory()
     if wanted <= free / 2:
         return None
     lean.keep_attention = False

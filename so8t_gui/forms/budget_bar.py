@@ -207,7 +207,7 @@ class BudgetCard(QFrame):
         """Show ``estimate``, and the suggestions when it does not fit."""
         self._estimate, self._suggestions = estimate, suggestions
         self.bar.show_estimate(estimate)
-        self.sentence.setText("\n".join(filter(None, (estimate.sentence, estimate.kept))))
+        self.sentence.setText("\n".join(filter(None, (estimate.sentence, estimate.kept, estimate.waiting))))
         self.reason.setText(estimate.reason)
         for label, (_title, names) in zip(self._sizes, SEGMENTS, strict=True):
             size = sum(estimate.terms.get(name, 0) for name in names)

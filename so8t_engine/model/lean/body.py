@@ -124,16 +124,6 @@ class LeanBody:
         wanted = [each for layer in self.layers for each in self._waiting(layer, rows, tokens, dtype)]
         return self._offload.reserve(wanted)
 
-    def host_bytes(self, rows: int, tokens: int) -> int:
-        """System memory in which a pass of so many rows and tokens waits; 0 without offloading."""
-        if self._offload is None or not self.recomputed:
-            return 0
-        dtype = self._decoder.embed_tokens.weight.dtype
-        layers = self.layers[: max(len(self.layers) - self.kept_at(tokens) - 1, 0)]
-        waiting = (each for layer in layers for each in self._waiting(layer, rows, tokens, dtype))
-        # PyTorch pins powers of two (c10/core/CachingHostAllocator.h).
-        return sum(1 << (count * kind.itemsize - 1).bit_length() for count, kind in waiting)
-
     def _waiting(
         self, layer: DecoderLayer, rows: int, tokens: int, dtype: torch.dtype
     ) -> list[tuple[int, torch.dtype]]:

@@ -8,15 +8,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from so8t_engine.config import Config, load_config, parse_config
 from so8t_engine.errors import ModelError
+from so8t_engine.memory import budget
 from so8t_engine.memory.budget import OUTSIDE, TERM_TITLES, Estimate, estimate
 from so8t_engine.memory.fit import longest_sequence, suggestions, with_changes
 from so8t_engine.memory.geometry import KNOWN_MODELS
+from so8t_engine.memory.machine import free_system_memory
 from so8t_engine.memory.plain_terms import EXPECTED, PLAIN, step_terms
 
 PHI = "microsoft/Phi-3.5-mini-instruct"
@@ -163,6 +166,32 @@ def test_attention_kept_on_the_card_is_the_first_to_go_and_waits_on_the_host_for
     assert peak(waiting) == pytest.approx(peak(without), rel=0.002)
 
 
+def test_system_memory_that_waits_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """31 of 32 layers: 2,048 · 3,072 · 2 bytes take the 16 MiB of a power of two, sums 2,048 · 32 · 4."""
+    on_host = {"data__max_length": 2048, "memory__offload_activations": True}
+    inputs = estimate(configured(**on_host))
+    assert inputs.waiting_bytes == inputs.to_json()["system_memory_bytes"] == 31 * 2**24
+    kept = configured(memory__keep_attention=True, **on_host)
+    wanted = 31 * (3 * 2**24 + 2**18)
+    for free, sentence in (
+        (2 * wanted, "wait in system memory for"),
+        (2 * wanted - 1, "computed again instead"),
+    ):
+        monkeypatch.setattr(budget, "free_system_memory", lambda free=free: free)
+        found = estimate(kept)
+        assert found.waiting_bytes == wanted
+        assert sentence in found.waiting
+        assert found.waiting in found.notes
+    fewer = with_changes(kept, {"memory.kept_layers": 10})
+    assert estimate(fewer).waiting_bytes == 21 * (3 * 2**24 + 2**18)
+    for none in ({"memory.layers": "plain"}, {"memory.offload_activations": False}, {"model.device": "cpu"}):
+        assert estimate(with_changes(kept, none)).waiting_bytes == 0
+
+
+def test_free_system_memory_is_what_psutil_says() -> None:
+    assert free_system_memory() == pytest.approx(psutil.virtual_memory().available, rel=0.1)
+
+
 def test_a_run_that_is_far_too_large_gets_a_combination_before_a_drastic_cut() -> None:
     config = configured(
         model__quantization="int8",
@@ -188,7 +217,6 @@ def test_checkpointing_quantisation_and_chunks_save_memory() -> None:
 
 
 def test_a_cpu_run_is_judged_against_system_memory_and_says_so() -> None:
-    import psutil
 
     result = estimate(configured(model__device="cpu", memory__limit_gib=0.25))
     assert result.on_cpu

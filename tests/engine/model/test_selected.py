@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from so8t_engine.memory.geometry import model_geometry
+from so8t_engine.memory.lean_terms import waiting_bytes
 from so8t_engine.model.lean.selected import KERNELS
+from so8t_engine.training import preparation
 from so8t_engine.training.preparation import _crowded
 from so8t_engine.training.recovery import Recovery
 from tests.engine.model.test_lean import FAMILIES, _assert_same, _base, _batch, _loss_and_gradients, _model
@@ -92,32 +94,26 @@ def test_three_tensors_of_hidden_states_are_kept_and_the_attentions_sums() -> No
     assert Counter(seen) == {states: 9, sums: 3}
 
 
-def test_what_waits_on_the_host_is_reckoned_and_given_up_where_it_is_too_much(
+def test_what_waits_on_the_host_is_given_up_where_it_takes_more_than_half(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Three layers, of which the last one needs no host: two times input, sums, result and middle."""
     model = _model(
         _base(), memory={"keep_attention": True, "offload_activations": True}, training=CHECKPOINTED
     )
     lean = model.lean
     assert lean is not None
-    assert lean.host_bytes(2, 40) == 0  # on the CPU nothing moves
+    monkeypatch.setattr(preparation, "free_system_memory", lambda: 0)
+    assert _crowded(model, model.settings) is None  # on the CPU nothing moves
     monkeypatch.setattr(lean, "_offload", object())
-    states, sums = 2 * 40 * 64 * 4, 2 * 4 * 128 * 4  # 20,480 bytes take the 32,768 of a power of two
-    assert (states, sums) == (20480, 4096)
-    assert lean.host_bytes(2, 40) == 2 * (3 * 32768 + 4096)
-    lean.kept_layers = 1
-    assert lean.host_bytes(2, 40) == 3 * 32768 + 4096
-    lean.kept_layers = 0
-    wanted = lean.host_bytes(1, 64)
+    wanted = waiting_bytes(model.settings, model_geometry(model.settings.model.path, None))
+    assert wanted > 0
     for free, kept in ((2 * wanted, True), (2 * wanted - 1, False)):
-        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        monkeypatch.setattr(preparation, "free_system_memory", lambda free=free: free)
         notice = _crowded(model, model.settings)
         assert (notice is None) == kept
         assert lean.keep_attention == kept
     assert notice is not None
     assert notice.kind == "system_memory"
-    assert lean.host_bytes(1, 64) < wanted
 
 
 def test_memory_that_runs_out_takes_it_back_where_it_lies_on_the_card() -> None:
