@@ -272,7 +272,7 @@ class RecordedPasses:
             longest_row = self._model.settings.data.max_length if ROW_INDEX in batch else length
             lean.angles_for(longest_row, head.new_empty(()))
             sequences = sequences_of(batch, rows)
-            hosts = lean.reserve_host(sequences, max(length, self._longest), head.dtype)
+            hosts = lean.reserve_host(sequences, length, self._longest, head.dtype)
             graph = torch.cuda.CUDAGraph()
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()

@@ -117,12 +117,20 @@ class LeanBody:
         for index in range(count):
             self.layers[index] = self.layers[index].keeping_weights(dtype)
 
-    def reserve_host(self, rows: int, tokens: int, dtype: torch.dtype) -> list[Tensor]:
-        """The buffers in which a pass of so many rows and tokens will wait; none without offloading."""
-        if self._offload is None:
+    def reserve_host(self, rows: int, tokens: int, longest: int, dtype: torch.dtype) -> list[Tensor]:
+        """The buffers in which a pass of so many rows and tokens will wait; none without offloading.
+
+        Args:
+            longest: no pass has longer rows: there is room for that at once.
+        """
+        if self._offload is None or not self.recomputed:
             return []
-        wanted = [each for layer in self.layers for each in self._waiting(layer, rows, tokens, dtype)]
-        return self._offload.reserve(wanted)
+        # All that are recomputed but the last, which is needed again at once.
+        layers = self.layers[: max(len(self.layers) - self.kept_at(tokens) - 1, 0)]
+        room = max(tokens, longest)
+        return self._offload.reserve(
+            [each for layer in layers for each in self._waiting(layer, rows, room, dtype)]
+        )
 
     def _waiting(
         self, layer: DecoderLayer, rows: int, tokens: int, dtype: torch.dtype

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from so8t_engine.memory.geometry import model_geometry
+from so8t_engine.memory.geometry import geometry_from_config, model_geometry
+from so8t_engine.memory.lean_step import pinned
 from so8t_engine.memory.lean_terms import waiting_bytes
+from so8t_engine.model.lean.offload import Ticket
 from so8t_engine.model.lean.selected import KERNELS
 from so8t_engine.training import preparation
 from so8t_engine.training.preparation import _crowded
@@ -114,6 +119,78 @@ def test_what_waits_on_the_host_is_given_up_where_it_takes_more_than_half(
         assert lean.keep_attention == kept
     assert notice is not None
     assert notice.kind == "system_memory"
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+@pytest.mark.parametrize("site", ["mlp", "attention"])
+def test_the_buffers_on_the_host_are_what_the_estimate_says(
+    site: str, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = {"keep_attention": True, "offload_activations": True, "kept_layers": kept}
+    model = _model(
+        _base(), so8t={"gate_layers": [0], "gate_site": site}, memory=memory, training=CHECKPOINTED
+    )  # fmt: skip
+    lean = model.lean
+    assert lean is not None
+    asked: list[tuple[int, torch.dtype]] = []
+    monkeypatch.setattr(lean, "_offload", SimpleNamespace(reserve=asked.extend))
+    lean.reserve_host(1, 30, 64, torch.bfloat16)
+    geometry = geometry_from_config(model.causal_lm.config.to_dict())
+    wanted = waiting_bytes(model.settings, geometry)
+    assert sum(pinned(count * kind.itemsize) for count, kind in asked) == wanted
+    assert (wanted == 0) == (kept == 3)
+
+
+class _OnHost:
+    """An `Offload` that moves nothing and writes down what it is asked for, in order."""
+
+    def __init__(self) -> None:
+        self.reserved: list[tuple[int, torch.dtype]] = []
+        self.pushed: list[Tensor] = []
+        self.taken: list[int] = []
+
+    def reserve(self, wanted: Sequence[tuple[int, torch.dtype]]) -> list[Tensor]:
+        self.reserved = list(wanted)
+        return []
+
+    def begin(self) -> None:
+        self.pushed, self.taken = [], []
+
+    def begin_layer(self) -> None: ...
+
+    def settle(self) -> None: ...
+
+    def push(self, tensor: Tensor) -> Ticket:
+        self.pushed.append(tensor.clone())
+        return Ticket(len(self.pushed) - 1, 0, (), tensor, None)  # type: ignore[arg-type]
+
+    def take(self, ticket: Ticket) -> Tensor:
+        self.taken.append(ticket.place)
+        return self.pushed[ticket.place]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+@pytest.mark.parametrize("site", [None, "mlp", "attention"])
+@pytest.mark.parametrize("attention", [True, False])
+def test_what_waits_is_what_was_reserved_and_comes_back_the_last_first(
+    site: str | None, kept: int, attention: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate: dict[str, Any] = {} if site is None else {"gate_layers": [0], "gate_site": site}
+    memory = {"keep_attention": attention, "offload_activations": True, "kept_layers": kept}
+    plain = _loss_and_gradients(_model(_base(), dropout=0.3, so8t=gate, training=CHECKPOINTED))
+    model = _model(_base(), dropout=0.3, so8t=gate, memory=memory, training=CHECKPOINTED)
+    lean, host = model.lean, _OnHost()
+    assert lean is not None
+    monkeypatch.setattr(lean, "_offload", host)
+    found = _loss_and_gradients(model)
+    assert found[0] == plain[0]
+    _assert_same(plain[1], found[1], 1e-6)
+    assert host.taken == list(reversed(range(len(host.pushed))))
+    lean.reserve_host(2, 24, 24, torch.float32)
+    assert len(host.reserved) == len(host.pushed)
+    for (elements, kind), tensor in zip(host.reserved, host.pushed, strict=True):
+        assert tensor.dtype == kind
+        assert tensor.numel() <= elements
 
 
 def test_memory_that_runs_out_takes_it_back_where_it_lies_on_the_card() -> None:
