@@ -110,7 +110,7 @@ def lean_phases(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: 
     phases["step"] = replace(_phase(moment.name, base, moment.terms, held, moment.kept), apart=apart)
     update = always.gradients + always.update
     if sum(base.values()) + update > phases["step"].bytes:
-        phases["step"] = _phase("optimizer", base, {"gradients": update}, 0)
+        phases["step"] = _phase("optimizer", base, {"gradients": always.update}, always.gradients)
     tokens = max(EVALUATION_TOKENS, config.training.batch_size * config.data.max_length)
     rows = max(1, tokens // config.data.max_length)
     layer = replace(shape.layer, rows=rows, tokens=config.data.max_length)

@@ -89,9 +89,7 @@ def peak(config: Config) -> int:
 def test_more_sequence_batch_or_rank_never_needs_less(values: dict[str, object], what: str) -> None:
     config = with_changes(Config(), ON_CARD | values)
     more = with_changes(config, {what: values[what] * 2})  # type: ignore[operator]
-    # An evaluation of short rows may be the highest. Where another moment becomes the highest, less may come
-    # on top of it: the optimizer's roots on the CPU are short-lived, gradients that wait are not.
-    assert peak(more) >= 0.998 * peak(config)
+    assert peak(more) >= peak(config)  # an evaluation of short rows may be the highest
 
 
 @given(settings_strategy, st.integers(1, 40))
