@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,10 +13,6 @@ from so8t_engine.commands.chat_cli import chat
 RunArgument = Annotated[Path, typer.Argument(help="a finished run's folder")]
 LogArgument = Annotated[Path, typer.Argument(help="audit.sqlite, or the run folder that holds it")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
-
-
-def _out(text: str, result: dict[str, Any], as_json: bool) -> None:
-    print_result(text, result, as_json)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -53,7 +49,7 @@ def audit_verify(
     from so8t_engine.commands.serve import audit_verify as check
 
     text, result, valid = check(log, head)
-    _out(text, result, as_json)
+    print_result(text, result, as_json)
     raise typer.Exit(0 if valid else 1)
 
 
@@ -71,7 +67,7 @@ def audit_rotate(log: LogArgument, as_json: JsonOption = False) -> None:
     from so8t_engine.commands.serve import audit_rotate as rotate
 
     name = rotate(log)
-    _out(f"{name}\n", {"key": name}, as_json)
+    print_result(f"{name}\n", {"key": name}, as_json)
 
 
 def audit_prune(
@@ -83,4 +79,4 @@ def audit_prune(
     from so8t_engine.commands.serve import audit_prune as prune
 
     count = prune(log, days)
-    _out(f"{count}\n", {"removed": count}, as_json)
+    print_result(f"{count}\n", {"removed": count}, as_json)

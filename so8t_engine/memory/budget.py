@@ -14,7 +14,7 @@ from so8t_engine.config import Config
 from so8t_engine.i18n import N_, _
 from so8t_engine.memory.geometry import ModelGeometry, model_geometry
 from so8t_engine.memory.lean_terms import runs_lean, waiting_bytes
-from so8t_engine.memory.machine import Machine, free_system_memory, this_machine
+from so8t_engine.memory.machine import Machine, crowds, free_system_memory, this_machine
 from so8t_engine.memory.measured import ProbeResult, find_for
 from so8t_engine.memory.needed import Needed, needed
 from so8t_engine.memory.nvml import card_total
@@ -260,7 +260,7 @@ def _measured_notes(measured: ProbeResult) -> tuple[str, ...]:
 def _waiting_note(count: int, *, attention: bool) -> str:
     free = free_system_memory()
     values = {"size": gib(count), "free": gib(free)}
-    if attention and 2 * count > free:
+    if attention and crowds(count, free):
         return (
             _(
                 "%(size)s GiB would wait in system memory, of which %(free)s GiB are free: with less than "

@@ -8,8 +8,9 @@ from typing import Any
 
 from so8t_engine.config import Config, validate_config
 from so8t_engine.i18n import _
-from so8t_engine.memory.budget import Estimate, compute_bytes, estimate, gib, runs_on_cpu
+from so8t_engine.memory.budget import Estimate, estimate, gib, runs_on_cpu
 from so8t_engine.memory.geometry import model_geometry
+from so8t_engine.memory.lean_terms import waiting_bytes
 
 SHORTEST, LONGEST = 16, 131072
 #: Dotted setting → value, and what it means in words.
@@ -169,13 +170,11 @@ def _offloading(config: Config) -> Iterator[list[Change]]:
     if config.memory.offload_activations or config.memory.layers != "lean" or runs_on_cpu(config):
         return
     geometry = model_geometry(config.model.path, config.model.revision)
-    tokens = config.training.batch_size * config.data.max_length
-    size = geometry.layers * tokens * geometry.hidden * compute_bytes(config, cpu=False)
-    size *= 3 if config.memory.keep_attention else 1
     changes: dict[str, Any] = {"memory.offload_activations": True}
     if not config.training.gradient_checkpointing:
         changes["training.gradient_checkpointing"] = True
     sentence = _("The layers' inputs wait in system memory (%(size)s GiB of it): a little slower.")
+    size = waiting_bytes(with_changes(config, changes), geometry)
     yield [(changes, sentence % {"size": gib(size)})]
 
 

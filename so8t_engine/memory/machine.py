@@ -77,6 +77,11 @@ def free_system_memory() -> int:
         return int(psutil.virtual_memory().available)
 
 
+def crowds(count: int, free: int) -> bool:
+    """Whether ``count`` bytes that only save time would take more than half of the ``free`` system memory."""
+    return 2 * count > free
+
+
 def other_programs(config: Config) -> int | None:
     """Bytes that other programs hold on the card now; None on the CPU or where no card answers.
 

@@ -18,7 +18,7 @@ from so8t_engine.i18n import _
 from so8t_engine.memory.budget import runs_on_cpu, spare_for
 from so8t_engine.memory.geometry import model_geometry
 from so8t_engine.memory.lean_terms import may_record, waiting_bytes
-from so8t_engine.memory.machine import free_system_memory, other_programs
+from so8t_engine.memory.machine import crowds, free_system_memory, other_programs
 from so8t_engine.memory.needed import RECORDING_BYTES
 from so8t_engine.memory.spare import Spare, with_kept
 from so8t_engine.model.loading import load_base, load_tokenizer
@@ -138,7 +138,7 @@ def _crowded(model: SO8TModel, config: Config) -> WarningEvent | None:
         return None
     wanted = waiting_bytes(config, model_geometry(config.model.path, config.model.revision))
     free = free_system_memory()
-    if wanted <= free / 2:
+    if not crowds(wanted, free):
         return None
     lean.keep_attention = False
     return WarningEvent(

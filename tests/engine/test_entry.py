@@ -25,7 +25,8 @@ def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_both_ways_print_the_same() -> None:
     # Offloaded, the system memory that is free would be said, which is another a moment later.
-    arguments = ("estimate", "phi35_8gb", "--set", "memory.offload_activations=false", "--json")
+    overrides = ("--set", "data.max_length=4096", "--set", "memory.offload_activations=false")
+    arguments = ("estimate", "phi35_8gb", *overrides, "--json")
     quick, whole = (_run(module, *arguments) for module in ("so8t_engine.entry", "so8t_engine.cli"))
     assert (quick.returncode, whole.returncode) == (0, 0)
     assert quick.stdout == whole.stdout

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from so8t_engine.config import Config
 from so8t_engine.data.reader import read_rows
 from so8t_engine.data.tokenize import Collator, encode_row
 from so8t_engine.evaluation.outputs import load_tuned, row_outputs
 from so8t_engine.model.loading import load_tokenizer
 from so8t_engine.so8t.attach import attach_from_placement
-from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
 from tests.engine.command_line import so8t_forked
-
-
-@pytest.fixture
-def run(tiny_config: Callable[..., Config], tmp_path: Path) -> RunDirectory:
-    so8t = {"alpha_start": 0.5, "init_std": 0.3, "gate_layers": [0]}
-    made = RunDirectory.create(tiny_config(so8t=so8t, training={"learning_rate": 0.02}), tmp_path / "run")
-    assert run_training(made, handle_signals=False) == 0
-    return made
 
 
 def test_the_report_holds_the_runs_own_figures(run: RunDirectory, tmp_path: Path) -> None:

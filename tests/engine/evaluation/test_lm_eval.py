@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from so8t_engine.config import Config
 from so8t_engine.errors import ConfigError, SO8TError
 from so8t_engine.evaluation import lm_eval_files
 from so8t_engine.evaluation.lm_eval_files import read_task, require_tasks
@@ -21,19 +19,10 @@ from so8t_engine.evaluation.lm_eval_tasks import harness
 from so8t_engine.evaluation.outputs import TunedModel, load_tuned
 from so8t_engine.model.loading import load_tokenizer
 from so8t_engine.so8t.attach import attach_from_placement
-from so8t_engine.training.run import run_training
 from so8t_engine.training.run_directory import RunDirectory
 from tests.engine.command_line import so8t_forked
 
 QUESTIONS = [f"{n} and one more is" for n in range(12)]
-
-
-@pytest.fixture
-def run(tiny_config: Callable[..., Config], tmp_path: Path) -> RunDirectory:
-    so8t = {"alpha_start": 0.5, "init_std": 0.3, "gate_layers": [0]}
-    made = RunDirectory.create(tiny_config(so8t=so8t, training={"learning_rate": 0.02}), tmp_path / "run")
-    assert run_training(made, handle_signals=False) == 0
-    return made
 
 
 def _task(folder: Path, name: str, rows: list[dict[str, str]], body: str) -> Path:
