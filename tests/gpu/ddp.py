@@ -3,7 +3,8 @@
 ``PYTHONPATH=. python tests/gpu/ddp.py --out DIR`` trains a Phi-3.5-mini shape with random nf4 weights (the
 same on every card) on one card and then, started by ``accelerate launch``, on two; by the engine's own
 trainer, without dropout. Prints losses side by side and the scaling efficiency: tokens a second of two cards
-over twice those of one. ``--shape tiny --cpu`` tries it with two processes on the CPU, by ``torchrun``.
+over twice those of one. ``--packed`` trains rows of 70 to 181 tokens (the demonstration's range) end to end
+in passes of ``--length``. ``--shape tiny --cpu`` tries it with two processes on the CPU, by ``torchrun``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -53,7 +55,7 @@ def worker(options: argparse.Namespace) -> int:
             "training": {
                 "batch_size": 1, "accumulation": options.accumulation, "max_steps": options.steps,
                 "optimizer": "paged_adamw_8bit", "learning_rate": 2e-4,
-                "recorded_passes": "on" if options.recorded else "off",
+                "recorded_passes": "on" if options.recorded else "off", "packing": options.packed,
             },
             "memory": {"offload_activations": options.offload},
             "checkpoints": {"every_minutes": None},
@@ -66,12 +68,25 @@ def worker(options: argparse.Namespace) -> int:
     )  # fmt: skip
     made = prepared(config, SO8TModel(base, config), None, options.shape, False, options.steps)
     made.held_out = {"validation": []}
+    if options.packed:
+        made.train = mixed_rows(options.shape, options.length * options.accumulation * options.steps)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         if not world.first:
             join_training(world, made, FollowerControl(), Path(folder))
             return 0
         options.result.write_text(json.dumps(_lead(config, made, world, Path(folder))))
     return 0
+
+
+def mixed_rows(shape: str, tokens: int) -> list[Any]:
+    """Rows of 70 to 181 tokens, about ``tokens`` together, all but a short prompt with loss."""
+    from so8t_engine.benchmark.random_base import SHAPES
+    from tests.gpu.grid_measure import full_rows
+
+    choose, rows = random.Random(3), []
+    while sum(len(row.input_ids) for row in rows) < tokens:
+        rows += full_rows(choose.randint(70, 181), SHAPES[shape]["vocab_size"], 1, len(rows))
+    return rows
 
 
 def _lead(config: Any, made: Any, world: Any, folder: Path) -> dict[str, Any]:  # noqa: ANN401
@@ -109,7 +124,7 @@ def _lead(config: Any, made: Any, world: Any, folder: Path) -> dict[str, Any]:  
         "losses": [step.loss for step in steps],
         "grad_norms": [step.grad_norm for step in steps],
         "step_s": [round(step.step_s, 4) for step in steps],
-        "tokens_per_s": timed[0].tokens / statistics.median(step.step_s for step in timed),
+        "tokens_per_s": statistics.median(step.tokens / step.step_s for step in timed),
         "memory": memory[-1].model_dump(exclude={"seq", "run", "type", "time"}) if memory else None,
     }
 
@@ -121,7 +136,7 @@ def measure(options: argparse.Namespace, processes: int, result: Path) -> dict[s
         "--length", str(options.length), "--steps", str(options.steps),
         "--accumulation", str(options.accumulation),
         *(["--cpu"] if options.cpu else []), *(["--offload"] if options.offload else []),
-        *(["--recorded"] if options.recorded else []),
+        *(["--recorded"] if options.recorded else []), *(["--packed"] if options.packed else []),
     ]  # fmt: skip
     launcher: list[str] = []
     if processes > 1 and options.cpu:
@@ -162,6 +177,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--recorded", action="store_true", help="passes are recorded as CUDA graphs")
+    parser.add_argument("--packed", action="store_true", help="rows of mixed length, packed")
     parser.add_argument("--offload", action="store_true", help="layers' inputs wait in system memory")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds of one run")
