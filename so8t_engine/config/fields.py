@@ -60,3 +60,9 @@ def setting(
 def extra_of(field: FieldInfo) -> dict[str, Any]:
     """The form's part of a declaration made by `setting`; empty for other fields."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def a_switch_in_yaml(value: object) -> object:
+    """true, yes and On for on, as for a field that is true or false; of a field that may be auto as well."""
+    words = {"on": ("on", "yes", "true"), "off": ("off", "no", "false"), "auto": ("auto",)}
+    return next((meant for meant, said in words.items() if str(value).lower() in said), value)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from so8t_engine.config.fields import Section, setting
+from pydantic import field_validator
+
+from so8t_engine.config.fields import Section, a_switch_in_yaml, setting
 from so8t_engine.i18n import N_
 
 
@@ -170,6 +172,16 @@ class MemoryConfig(Section):
             "memory of the inputs alone, system memory where activations are offloaded."
         ),
     )
+    offload_everything: Literal["off", "auto", "on"] = setting(
+        "off",
+        N_("Offload everything"),
+        N_(
+            "With activations offloaded, all that the backward pass reads waits in system memory, and no "
+            "layer is computed a second time: faster where the card computes slowly beside its bus, as "
+            "desktop cards do. It takes about four times the system memory of the attention's results. auto "
+            "measures card and bus and decides for how many layers."
+        ),
+    )
     kept_layers: int = setting(
         0,
         N_("Layers without recomputation"),
@@ -226,6 +238,11 @@ class MemoryConfig(Section):
         ge=16,
         le=65536,
     )
+
+    @field_validator("offload_everything", mode="before")
+    @classmethod
+    def _a_switch_in_yaml(cls, value: object) -> object:
+        return a_switch_in_yaml(value)
 
 
 class CheckpointConfig(Section):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import field_validator, model_validator
 
-from so8t_engine.config.fields import Section, setting
+from so8t_engine.config.fields import Section, a_switch_in_yaml, setting
 from so8t_engine.i18n import N_, _
 
 # (1 + sqrt 5) / 2, the α gate's target; so8t.schedule holds the same value for the mathematics.
@@ -247,6 +247,4 @@ class TrainingConfig(Section):
     @field_validator("recorded_passes", mode="before")
     @classmethod
     def _a_switch_in_yaml(cls, value: object) -> object:
-        """true, yes and On for on, as for a field that is true or false."""
-        words = {"on": ("on", "yes", "true"), "off": ("off", "no", "false"), "auto": ("auto",)}
-        return next((meant for meant, said in words.items() if str(value).lower() in said), value)
+        return a_switch_in_yaml(value)

@@ -13,7 +13,7 @@ from typing import Any
 from so8t_engine.config import Config
 from so8t_engine.i18n import N_, _
 from so8t_engine.memory.geometry import ModelGeometry, model_geometry
-from so8t_engine.memory.lean_terms import runs_lean, waiting_bytes
+from so8t_engine.memory.lean_terms import runs_lean, uncrowded, waiting_bytes
 from so8t_engine.memory.machine import Machine, crowds, free_system_memory, this_machine
 from so8t_engine.memory.measured import ProbeResult, find_for
 from so8t_engine.memory.needed import Needed, needed
@@ -257,8 +257,32 @@ def _measured_notes(measured: ProbeResult) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _waiting_note(count: int, *, attention: bool) -> str:
-    free = free_system_memory()
+def _waiting(config: Config, geometry: ModelGeometry) -> tuple[int, str]:
+    """System memory in which tensors wait, at most, and that as a sentence; 0 and nothing where none do."""
+    count, free = waiting_bytes(config, geometry), free_system_memory()
+    if not count:
+        return 0, ""
+    if config.memory.offload_everything == "off":
+        return count, _waiting_note(count, free, attention=config.memory.keep_attention)
+    part = uncrowded(config, geometry, free)
+    size = waiting_bytes(config, geometry, part)
+    if not part:  # not even one layer
+        return size, _waiting_note(size, free, attention=config.memory.keep_attention)
+    values = {"size": gib(size), "free": gib(free), "layers": round(part * geometry.layers)}
+    if config.memory.offload_everything == "auto":
+        return size, _(
+            "Up to %(size)s GiB wait in system memory for the backward pass, as many as card and bus make "
+            "worth while; %(free)s GiB are free."
+        ) % values
+    if part < 1:
+        return size, _(
+            "%(size)s GiB wait in system memory for the backward pass: all of %(layers)d layers, as many as "
+            "half of the %(free)s GiB that are free hold."
+        ) % values
+    return size, _waiting_note(size, free, attention=False)
+
+
+def _waiting_note(count: int, free: int, *, attention: bool) -> str:
     values = {"size": gib(count), "free": gib(free)}
     if attention and crowds(count, free):
         return (
@@ -334,8 +358,7 @@ def estimate(config: Config, machine: Machine | None = None, beside: int | None 
     if spare is not None and spare.high_bytes <= budget and (spare.layers or spare.weights):
         kept = spare_sentence(spare, geometry.layers)
         notes = (*notes, kept)
-    waiting_for = 0 if cpu else waiting_bytes(config, geometry)
-    waiting = _waiting_note(waiting_for, attention=config.memory.keep_attention) if waiting_for else ""
+    waiting_for, waiting = (0, "") if cpu else _waiting(config, geometry)
     if waiting:
         notes = (*notes, waiting)
     total = sum(terms.values())

@@ -7,6 +7,7 @@ compares the highest moments to the byte.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from so8t_engine.memory.tape import Held, Tape
@@ -165,21 +166,35 @@ def tiles(shape: LayerShape, *, every: bool = False) -> list[int]:
     return [shape.tile] * (whole if every else min(whole, 3)) + ([rest] if rest else [])
 
 
-def mlp_forward(tape: Tape, shape: LayerShape, *, train: bool, keep: bool = False) -> tuple[Held, list[Held]]:
-    """h + mlp(norm(h)), tile by tile; and with ``keep`` what stays: outputs of gate and up, s A x."""
+def mlp_forward(
+    tape: Tape,
+    shape: LayerShape,
+    *,
+    train: bool,
+    keep: bool = False,
+    leave: Callable[..., None] | None = None,
+) -> tuple[Held, list[Held]]:
+    """h + mlp(norm(h)), tile by tile; and with ``keep`` what stays: outputs of gate and up, s A x.
+
+    Args:
+        leave: is given the outputs of gate and up, one by one, and frees them.
+    """
     weights = [weight(tape, shape, linear) for linear in (*shape.expand, shape.contract)]
     out = tape.add(WORK, shape.states)
     kept: list[Held] = []
     before: Held | None = None
-    for tokens in tiles(shape, every=keep):
+    for tokens in tiles(shape, every=keep or leave is not None):
         normed = tape.add(WORK, tokens * shape.hidden * shape.width)
         lows: list[Held] | None = [] if keep else None
         outs = [
             linear_forward(tape, shape, linear, tokens, train=train, lows=lows) for linear in shape.expand
         ]
         tape.drop(normed)
+        if leave is not None:
+            for one in outs:
+                leave(one)
         active = tape.add(WORK, tokens * shape.contract.inputs * shape.width)
-        if not keep:
+        if not keep and leave is None:
             tape.drop(*outs)
         result = linear_forward(tape, shape, shape.contract, tokens, train=train, lows=lows)
         if lows is not None:
@@ -223,8 +238,17 @@ class _Sums:
         return fresh
 
 
-def mlp_backward(tape: Tape, shape: LayerShape, kept: list[Held] | None = None) -> tuple[Held, list[Held]]:
-    """The gradient of h, and those of LoRA; ``kept`` of the forward pass is freed tile by tile."""
+def mlp_backward(
+    tape: Tape,
+    shape: LayerShape,
+    kept: list[Held] | None = None,
+    take: Callable[[], list[Held]] | None = None,
+) -> tuple[Held, list[Held]]:
+    """The gradient of h, and those of LoRA; ``kept`` of the forward pass is freed tile by tile.
+
+    Args:
+        take: gives the outputs of gate and up of the next tile, which are fetched from elsewhere.
+    """
     weights = [weight(tape, shape, linear) for linear in (*shape.expand, shape.contract)]
     out = tape.add(WORK, shape.states)
     sums = _Sums(tape)
@@ -233,14 +257,16 @@ def mlp_backward(tape: Tape, shape: LayerShape, kept: list[Held] | None = None) 
     normed: Held | None = None
     summed: Held | None = None
     last: Held | None = None
-    parts = tiles(shape, every=kept is not None)
+    parts = tiles(shape, every=kept is not None or take is not None)
     each = 0 if kept is None else len(kept) // len(parts)
     for number, tokens in enumerate(parts):
         part = tokens * shape.hidden * shape.width
         fresh = tape.add(WORK, part)
         tape.drop(normed)
         normed = fresh
-        if kept is None:
+        if take is not None:
+            outs = take()
+        elif kept is None:
             outs = [linear_forward(tape, shape, linear, tokens, train=True) for linear in shape.expand]
         else:
             outs = kept[number * each : (number + 1) * each]

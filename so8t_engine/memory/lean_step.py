@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from so8t_engine.memory.lean_layers import F32, WORK, LayerShape, LinearShape
+from so8t_engine.memory.lean_layers import F32, WORK, LayerShape, LinearShape, tiles
+from so8t_engine.memory.lean_waiting import waiting_backward, waiting_forward
 from so8t_engine.memory.lean_whole import layer_backward, layer_forward, selected_backward, selected_forward
 from so8t_engine.memory.tape import Tape, rounded
+from so8t_engine.so8t.placement import evenly
 
 SAVED, LOGITS = "saved_activations", "logits"
 #: Tokens of PET's chunks (`so8t_engine.so8t.pet`).
@@ -39,6 +41,7 @@ class StepShape:
         layer: the layers' sizes. layers: how many. gated: which of them have a gate. site: where in them.
         recomputed: layers below ``first_kept`` keep their input alone. offload: and that on the host.
         keep_attention: with the input they keep what their attention made, unless a gate acts on it.
+        everything: of this part of the layers, if they wait, all waits that the backward pass reads.
         vocabulary, chunk: of the loss; tokens of one chunk.
         gate_final: the gate before the head. labelled: tokens that carry loss, all of them at worst.
         accumulated: gradients of an earlier pass are there.
@@ -60,6 +63,7 @@ class StepShape:
     lora_per_layer: int
     whole: int = 0
     keep_attention: bool = False
+    everything: float = 0.0
 
     def site_of(self, layer: int) -> str | None:
         return self.site if layer in self.gated else None
@@ -71,10 +75,19 @@ class StepShape:
         """Whether what it keeps waits on the host; the last one that is recomputed is needed at once."""
         return self.offload and self.recomputed and layer < self.first_kept - 1
 
+    def waits_whole(self, layer: int) -> bool:
+        """Whether all that its backward pass reads waits on the host."""
+        return (
+            self.waits(layer)
+            and self.site_of(layer) != "attention"
+            and evenly(layer, self.everything, self.layers)
+        )
+
     def selects(self, layer: int) -> bool:
-        """Whether it keeps what its attention made."""
+        """Whether it keeps what its attention made, and not everything."""
         return (
             self.keep_attention
+            and not self.waits_whole(layer)
             and self.recomputes(layer)
             and self.site_of(layer) != "attention"
             and self.waits(layer) == self.offload
@@ -83,11 +96,26 @@ class StepShape:
 
 def host_bytes(shape: StepShape) -> int:
     """System memory in which a micro-batch waits for its backward pass, as PyTorch pins it."""
+    return sum(_host_bytes(shape, layer) for layer in range(shape.layers) if shape.waits(layer))
+
+
+def _host_bytes(shape: StepShape, index: int) -> int:
     layer = shape.layer
-    sums = layer.rows * layer.heads * -(-layer.tokens // 128) * 128 * F32
-    attention = pinned(sums) + pinned(layer.count * layer.output.inputs * layer.width) + pinned(layer.states)
-    waiting = [index for index in range(shape.layers) if shape.waits(index)]
-    return len(waiting) * pinned(layer.states) + sum(map(shape.selects, waiting)) * attention
+    whole = shape.waits_whole(index)
+    states = pinned(layer.states)
+    if not (whole or shape.selects(index)):
+        return states
+    sums = pinned(layer.rows * layer.heads * -(-layer.tokens // 128) * 128 * F32)
+    found = 2 * states + sums + pinned(layer.count * layer.output.inputs * layer.width)
+    if whole:
+        found += sum(pinned(layer.count * linear.outputs * layer.width) for linear in layer.projections)
+    if whole and shape.site_of(index) != "mlp":
+        found += sum(
+            pinned(tokens * linear.outputs * layer.width)
+            for tokens in tiles(layer, every=True)
+            for linear in layer.expand
+        )
+    return found
 
 
 def pinned(count: int) -> int:
@@ -125,9 +153,16 @@ def _held(layer: LayerShape) -> LayerShape:
 
 
 def layer_cost(
-    shape: StepShape, site: str | None, recompute: bool, whole: bool = False, select: bool = False
+    shape: StepShape,
+    site: str | None,
+    recompute: bool,
+    whole: bool = False,
+    select: bool = False,
+    waits_whole: bool = False,
 ) -> LayerCost:
     """Go through a layer of this kind once forward and once backward."""
+    if waits_whole:
+        return _waiting_cost(shape.layer, shape.accumulated, site, whole)
     if select:
         return _selected_cost(shape.layer, shape.accumulated, site, whole, shape.offload)
     return _layer_cost(shape.layer, shape.accumulated, site, recompute, whole)
@@ -163,6 +198,17 @@ def _selected_cost(
     tape.forget_peak()
     selected_backward(tape, layer, site, kept, accumulated=accumulated, offload=offload)
     return LayerCost(0 if offload else held, forward, forward_terms, tape.peak, tape.at_peak)
+
+
+@lru_cache(maxsize=256)
+def _waiting_cost(layer: LayerShape, accumulated: bool, site: str | None, whole: bool) -> LayerCost:
+    """Of a layer all of which waits on the host, with what is on its way beside it."""
+    layer, tape = _held(layer) if whole else layer, Tape()
+    waiting_forward(tape, layer, site)
+    forward, forward_terms = tape.peak, tape.at_peak
+    tape = Tape()
+    waiting_backward(tape, layer, site, accumulated=accumulated)
+    return LayerCost(0, forward, forward_terms, tape.peak, tape.at_peak)
 
 
 @lru_cache(maxsize=256)
@@ -217,18 +263,22 @@ def inputs_on_card(shape: StepShape, layer: int) -> int:
     if not shape.offload or not shape.recomputed:
         return layer + 1
     # On their way out: the input of the layer before, or what its attention made and what followed.
-    leaving = 2 if shape.keep_attention else 1
+    several = shape.keep_attention or shape.everything > 0
+    leaving = 2 if several else 1
     if layer < last:
-        return leaving + 1 if shape.keep_attention else 1
+        return leaving + 1 if several else 1
     return 1 + layer - last + (leaving if layer == last and last > 0 else 0)
 
 
 def training_moment(shape: StepShape) -> Moment:
     """The highest moment of a micro-batch, forward and backward, beyond what is always there."""
-    kinds: dict[tuple[str | None, bool, bool, bool], LayerCost] = {}
+    kinds: dict[tuple[str | None, bool, bool, bool, bool], LayerCost] = {}
     costs: list[LayerCost] = []
     for layer in range(shape.layers):
-        kind = shape.site_of(layer), shape.recomputes(layer), layer < shape.whole, shape.selects(layer)
+        kind = (
+            shape.site_of(layer), shape.recomputes(layer), layer < shape.whole, shape.selects(layer),
+            shape.waits_whole(layer),
+        )  # fmt: skip
         if kind not in kinds:
             kinds[kind] = layer_cost(shape, *kind)
         costs.append(kinds[kind])
@@ -236,7 +286,7 @@ def training_moment(shape: StepShape) -> Moment:
     highest = _Highest(_shared(shape))
     kept = 0
     for layer, cost in enumerate(costs):
-        inputs = inputs_on_card(shape, layer) * states
+        inputs = 0 if shape.waits_whole(layer) else inputs_on_card(shape, layer) * states
         highest.see("forward", kept + inputs, cost.forward, cost.forward_terms)
         kept += cost.kept
     # Layers' inputs, the last layer's output, kept by the final norm, and the norm's.
@@ -253,7 +303,9 @@ def training_moment(shape: StepShape) -> Moment:
         cost = costs[layer]
         kept -= cost.kept
         inputs = inputs_on_card(shape, layer)
-        if shape.waits(layer) and shape.selects(layer):
+        if shape.waits_whole(layer):
+            inputs = 1  # the one before until the host has moved on; all else is part of its cost
+        elif shape.waits(layer) and shape.selects(layer):
             inputs = 1  # the one before until the host has moved on; the layer's own are part of its cost
         elif shape.offload and shape.recomputes(layer):
             # In use, the next one on its way, and (measured) the one before until the host has moved on.

@@ -9,6 +9,7 @@ from so8t_engine.memory.families import LEAN_TYPES
 from so8t_engine.memory.geometry import Linear, ModelGeometry
 from so8t_engine.memory.lean_layers import WEIGHT, LayerShape, LinearShape
 from so8t_engine.memory.lean_step import StepShape, evaluation_moment, host_bytes, training_moment
+from so8t_engine.memory.machine import crowds
 from so8t_engine.memory.tape import rounded
 from so8t_engine.memory.terms import F32, Phase, resident
 from so8t_engine.so8t.placement import resolve_layers
@@ -72,11 +73,15 @@ def step_shape(config: Config, geometry: ModelGeometry, *, compute: int, flash: 
         accumulated=config.training.accumulation > 1 or (flash and may_record(config)),
         lora_per_layer=gradients, whole=kept_weights(config, geometry),
         keep_attention=config.memory.keep_attention and config.training.gradient_checkpointing,
+        everything=float(config.memory.offload_everything != "off"),
     )  # fmt: skip
 
 
-def waiting_bytes(config: Config, geometry: ModelGeometry) -> int:
+def waiting_bytes(config: Config, geometry: ModelGeometry, everything: float | None = None) -> int:
     """System memory in which layers' tensors wait for the backward pass of a run on a card.
+
+    Args:
+        everything: the part of the layers all of which waits; None is all or none, as ``config`` says.
 
     Raises:
         ModelError: as `lean_phases` does.
@@ -84,7 +89,28 @@ def waiting_bytes(config: Config, geometry: ModelGeometry) -> int:
     if not config.memory.offload_activations or not runs_lean(config, geometry):
         return 0
     width = 4 if config.model.compute_dtype == "fp32" else 2
-    return host_bytes(step_shape(config, geometry, compute=width, flash=True))
+    shape = step_shape(config, geometry, compute=width, flash=True)
+    return host_bytes(shape if everything is None else replace(shape, everything=everything))
+
+
+def uncrowded(config: Config, geometry: ModelGeometry, free: int) -> float:
+    """The largest part of the layers that can wait as a whole within half of the ``free`` system memory.
+
+    0 where even less than that takes more.
+
+    Raises:
+        ModelError: as `lean_phases` does.
+    """
+    if not crowds(waiting_bytes(config, geometry, 1.0), free):
+        return 1.0
+    low, high = 0, geometry.layers
+    while high - low > 1:
+        middle = (low + high) // 2
+        if crowds(waiting_bytes(config, geometry, middle / geometry.layers), free):
+            high = middle
+        else:
+            low = middle
+    return low / geometry.layers
 
 
 def lean_phases(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: int) -> dict[str, Phase]:
@@ -104,6 +130,9 @@ def lean_phases(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: 
     base["batch"] = config.training.accumulation * 3 * rounded(count * 8)
     phases = {}
     moment = training_moment(shape)
+    if config.memory.offload_everything == "auto":  # the run decides, for any part of the layers
+        less = training_moment(replace(shape, everything=0.0))
+        moment = max(moment, less, key=lambda one: one.bytes)
     held = always.gradients if shape.accumulated else 0
     # Gradients that are made anew with each step, and the optimizer's roots.
     apart = (0 if cpu or shape.accumulated else always.small_gradients) + (0 if cpu else always.small_update)

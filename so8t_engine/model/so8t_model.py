@@ -163,6 +163,7 @@ class SO8TModel(nn.Module):
             kept_weights=config.memory.kept_weights,
             offload=config.memory.offload_activations,
             keep_attention=config.memory.keep_attention,
+            everything=float(config.memory.offload_everything == "on"),
         )
 
     def enable_checkpointing(self) -> None:

@@ -17,10 +17,11 @@ from so8t_engine.errors import DataError
 from so8t_engine.i18n import _
 from so8t_engine.memory.budget import runs_on_cpu, spare_for
 from so8t_engine.memory.geometry import model_geometry
-from so8t_engine.memory.lean_terms import may_record, waiting_bytes
-from so8t_engine.memory.machine import crowds, free_system_memory, other_programs
+from so8t_engine.memory.lean_terms import may_record
+from so8t_engine.memory.machine import free_system_memory, other_programs
 from so8t_engine.memory.needed import RECORDING_BYTES
 from so8t_engine.memory.spare import Spare, with_kept
+from so8t_engine.model.lean.body import LeanBody
 from so8t_engine.model.loading import load_base, load_tokenizer
 from so8t_engine.model.so8t_model import SO8TModel
 from so8t_engine.training.control import RunControl
@@ -28,6 +29,7 @@ from so8t_engine.training.events import ProgressEvent, WarningEvent
 from so8t_engine.training.packing import pack_lengths
 from so8t_engine.training.recorded import LIMIT as RECORDINGS
 from so8t_engine.training.recorded import padded_length
+from so8t_engine.training.waiting import choose_waiting
 
 
 @dataclass
@@ -104,7 +106,7 @@ def prepare(config: Config, control: RunControl) -> Prepared:
         model.lean.kept_shorter = spare.shorter
     stage(4, _("ready"))
     truncated = sum(row.truncated for row in encoded)
-    if (crowded := _crowded(model, chosen)) is not None:
+    if model.lean is not None and (crowded := _waiting(model.lean, chosen)) is not None:
         control.emit(crowded)
     for notice in notices(config, encoded, on_card=not runs_on_cpu(config)):
         control.emit(notice)
@@ -131,25 +133,9 @@ def prepare(config: Config, control: RunControl) -> Prepared:
     return prepared
 
 
-def _crowded(model: SO8TModel, config: Config) -> WarningEvent | None:
-    """Do without what the attention made, where it would take more than half of the system memory left."""
-    lean = model.lean
-    if lean is None or not (lean.keep_attention and lean.offloads):
-        return None
-    wanted = waiting_bytes(config, model_geometry(config.model.path, config.model.revision))
-    free = free_system_memory()
-    if not crowds(wanted, free):
-        return None
-    lean.keep_attention = False
-    return WarningEvent(
-        kind="system_memory",
-        sentence=_(
-            "The attention's results would take %(wanted).1f GiB of the %(free).1f GiB of system memory that "
-            "are free: they are computed again instead."
-        )
-        % {"wanted": wanted / 2**30, "free": free / 2**30},
-        mend=_("Close other programs or shorten the sequence to save that time."),
-    )
+def _waiting(lean: LeanBody, config: Config) -> WarningEvent | None:
+    geometry = model_geometry(config.model.path, config.model.revision)
+    return choose_waiting(lean, config, geometry, free_system_memory())
 
 
 def notices(config: Config, rows: Sequence[Encoded], *, on_card: bool) -> list[WarningEvent]:
@@ -244,6 +230,9 @@ def _facts(prepared: Prepared, seconds: float, truncated: int) -> dict[str, Any]
             "kept_weights": f"{model.lean.kept_weights} / {len(model.lean.layers)}",
             "kept_shorter": [f"≤ {length}: {layers}" for length, layers in model.lean.kept_shorter],
         }
+    if model.lean is not None and model.lean.offloads and prepared.config.memory.offload_everything != "off":
+        all_layers = len(model.lean.layers)
+        kept["kept_waiting"] = f"{round(model.lean.everything * all_layers)} / {all_layers}"
     names = sorted({target.rpartition(".")[2] for target in model.targets})
     return {
         "device": str(prepared.device),

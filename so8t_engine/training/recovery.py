@@ -127,6 +127,9 @@ class Recovery:
         if lean is not None and lean.recomputed and (lean.kept_layers or lean.kept_shorter):
             self._give_up("layers")
             return _("The activations of all layers are recomputed from now on.")
+        if lean is not None and lean.recomputed and lean.offloads and lean.everything:
+            self._give_up("everything")
+            return _("Layers that waited as a whole are computed again from now on.")
         if lean is not None and lean.recomputed and lean.keep_attention and not lean.offloads:
             self._give_up("attention")
             return _("Attention is computed again for the backward pass from now on.")
@@ -137,6 +140,8 @@ class Recovery:
         assert lean is not None
         if what == "weights":
             lean.kept_weights = 0
+        elif what == "everything":
+            lean.everything = 0.0
         elif what == "attention":
             lean.keep_attention = False
         else:

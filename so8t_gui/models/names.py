@@ -46,6 +46,7 @@ FACTS = {
     "tokens_mean": N_("Mean row (tokens)"),
     "kept_layers": N_("Layers that keep their activations (chosen)"),
     "kept_weights": N_("Layers with dequantised weights (chosen)"),
+    "kept_waiting": N_("Layers all of which waits in system memory, if they wait (chosen)"),
     "kept_shorter": N_("Layers that keep their activations in shorter passes (tokens: layers)"),
     "threads": N_("CPU threads"),
     "processes": N_("Processes that train together"),

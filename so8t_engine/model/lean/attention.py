@@ -48,17 +48,34 @@ class Attention:
     scaling: float
 
     def projected(
-        self, hidden_NTH: Tensor, cos_NTR: Tensor, sin_NTR: Tensor, seed: Seed | None
+        self,
+        hidden_NTH: Tensor,
+        cos_NTR: Tensor,
+        sin_NTR: Tensor,
+        seed: Seed | None,
+        *,
+        skip: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Turned queries, turned keys and values, shape (N, heads, T, D) each, differentiable.
 
         Args:
             cos_NTR, sin_NTR: of the rotary embedding, (N or 1, T, R).
             seed: of LoRA's dropout; None is evaluation.
+            skip: compute nothing: the results have no values but the right gradients.
         """
         parameters = [p for linear in self.projections for p in linear.parameters]
         query, key, value = _Projections.apply(  # type: ignore[no-untyped-call]
-            hidden_NTH, cos_NTR, sin_NTR, self, seed, *parameters
+            hidden_NTH, cos_NTR, sin_NTR, self, seed, skip, *parameters
+        )
+        return query, key, value
+
+    def parted(self, whole_NTF: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, shape (N, heads, T, D) each, that lie side by side."""
+        count, tokens, _units = whole_NTF.shape
+        queries, keys = self.heads * self.size, self.kv_heads * self.size
+        query, key, value = (
+            part.view(count, tokens, -1, self.size).transpose(1, 2)
+            for part in torch.split(whole_NTF, [queries, keys, keys], -1)
         )
         return query, key, value
 
@@ -196,9 +213,20 @@ class _Projections(torch.autograd.Function):
         sin_NTR: Tensor,
         block: Attention,
         seed: Seed | None,
+        skip: bool,
         *_lora: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         count, tokens, size = hidden_NTH.shape
+        ctx.block, ctx.seed = block, seed
+        if skip:
+            ctx.save_for_backward(hidden_NTH, cos_NTR, sin_NTR)
+            ctx.lows = ctx.weights = [None] * len(block.projections)
+            ctx.normed_tH, ctx.ordered = None, has_room(hidden_NTH)
+            query, key, value = (
+                hidden_NTH.new_empty(()).expand(count, heads, tokens, block.size)
+                for heads in (block.heads, block.kv_heads, block.kv_heads)
+            )
+            return query, key, value
         normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
         lows: Lows = []
         order_O = block.pairs_order(cos_NTR) if has_room(normed_tH) else None
@@ -217,7 +245,7 @@ class _Projections(torch.autograd.Function):
             for part in parts[:2]:
                 rotary(part.view(count, tokens, -1, block.size), part, cos_NTR, sin_NTR)
         ctx.save_for_backward(hidden_NTH, cos_NTR, sin_NTR)
-        ctx.block, ctx.seed, ctx.lows = block, seed, lows
+        ctx.lows, ctx.ordered = lows, False
         ctx.normed_tH = normed_tH if has_room(normed_tH) else None
         ctx.weights = [weight if weight.merged else None for weight in weights]
         query, key, value = (part.view(count, tokens, -1, block.size).transpose(1, 2) for part in parts)
@@ -231,6 +259,12 @@ class _Projections(torch.autograd.Function):
         normed_tH, merged = ctx.normed_tH, ctx.weights
         if normed_tH is None:
             normed_tH = rms_norm(hidden_NTH, block.norm.weight_H, block.norm.eps).view(-1, size)
+        if ctx.ordered:  # in the order in which the values were made
+            order_O = block.pairs_order(cos_NTR)
+            merged = [
+                linear.prepare(normed_tH.dtype, len(normed_tH), ctx.seed, order_O)
+                for linear in block.projections
+            ]
         in_pairs = merged[0] is not None and merged[0].order_O is not None
         grads_NTF = block.turned_back(grads, cos_NTR, sin_NTR, in_pairs)
         del grads
@@ -249,8 +283,8 @@ class _Projections(torch.autograd.Function):
             lora += _in(linear, pair)
         del grads_NTF, normed_tH
         if grad_normed_tH is None:
-            return (None, None, None, None, None, *lora)
+            return (None, None, None, None, None, None, *lora)
         grad_hidden = rms_norm_gradient(
             grad_normed_tH.view(count, tokens, size), hidden_NTH, block.norm.weight_H, block.norm.eps
         )
-        return (grad_hidden, None, None, None, None, *lora)
+        return (grad_hidden, None, None, None, None, None, *lora)

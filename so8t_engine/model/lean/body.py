@@ -23,11 +23,21 @@ from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.mlp import GatedMLP
 from so8t_engine.model.lean.offload import Offload
 from so8t_engine.model.lean.ops import Activation, rms_norm, rms_norm_gradient
-from so8t_engine.model.lean.selected import Selected
+from so8t_engine.model.lean.selected import (
+    HIDDEN,
+    MIDDLE,
+    MIXED,
+    SUMS,
+    Selected,
+    part_name,
+    tile_name,
+)
 from so8t_engine.model.packed import PackedRows, takes_varlen
-from so8t_engine.so8t.placement import Placement
+from so8t_engine.so8t.placement import Placement, evenly
 
 log = logging.getLogger(__name__)
+#: Tensors that are on their way back beside the one in use, where layers wait as a whole.
+AHEAD = 2
 
 #: transformers' ``model_type`` → whether its q/k/v and gate/up are fused.
 KNOWN_TYPES = {"phi3": True, "llama": False, "mistral": False, "qwen2": False}
@@ -48,6 +58,7 @@ class LeanBody:
         kept_weights: so many of the first layers hold their quantised weights dequantised.
         offload: keep those inputs in host memory, where the model is on a card.
         keep_attention: with those inputs keep what the attention made (`Selected`).
+        everything: `everything`.
     """
 
     def __init__(
@@ -61,6 +72,7 @@ class LeanBody:
         kept_weights: int = 0,
         offload: bool = False,
         keep_attention: bool = False,
+        everything: float = 0.0,
     ) -> None:
         self._decoder = causal_lm.get_decoder()
         config = causal_lm.config
@@ -73,6 +85,7 @@ class LeanBody:
         self.recomputed, self.kept_layers = recomputed, kept_layers
         #: Attention's results are kept, where no gate acts on them.
         self.keep_attention = keep_attention
+        self._everything = everything
         self._offload: Offload | None = None
         if offload:
             self.start_offload()
@@ -91,11 +104,33 @@ class LeanBody:
         """Whether layers' inputs wait on the host."""
         return self._offload is not None
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the hidden states."""
+        found: torch.dtype = self._decoder.embed_tokens.weight.dtype
+        return found
+
+    @property
+    def everything(self) -> float:
+        """The part of the layers, spread evenly, of which all that the backward pass reads waits on the host.
+
+        Of those that keep their input alone and wait there at all.
+        """
+        return self._everything
+
+    @everything.setter
+    def everything(self, share: float) -> None:
+        self._everything = share
+        if self._offload is not None:  # what it has reserved is of other sizes
+            self._offload = None
+            self.start_offload()
+
     def start_offload(self) -> bool:
         """Keep layers' inputs on the host from the next pass on; False on the CPU, where there is no host."""
         device = self._decoder.embed_tokens.weight.device
         if self._offload is None and device.type == "cuda":
-            self._offload = Offload(device, leaving=3 if self.keep_attention else 1)
+            self._offload = Offload(device, leaving=3 if self.keep_attention or self._everything else 1)
+            self._offload.ahead = AHEAD if self._everything else None
         return self.offloads
 
     def kept_at(self, length: int) -> int:
@@ -111,11 +146,10 @@ class LeanBody:
     @kept_weights.setter
     def kept_weights(self, count: int) -> None:
         self._kept_weights = count = max(0, min(count, len(self.layers)))
-        dtype = self._decoder.embed_tokens.weight.dtype
         # What is given up is free before anything new is made.
         self.layers = [layer.keeping_weights(None) for layer in self.layers]
         for index in range(count):
-            self.layers[index] = self.layers[index].keeping_weights(dtype)
+            self.layers[index] = self.layers[index].keeping_weights(self.dtype)
 
     def reserve_host(self, rows: int, tokens: int, longest: int, dtype: torch.dtype) -> list[Tensor]:
         """The buffers in which a pass of so many rows and tokens will wait; none without offloading.
@@ -126,23 +160,38 @@ class LeanBody:
         if self._offload is None or not self.recomputed:
             return []
         # All that are recomputed but the last, which is needed again at once.
-        layers = self.layers[: max(len(self.layers) - self.kept_at(tokens) - 1, 0)]
+        count = max(len(self.layers) - self.kept_at(tokens) - 1, 0)
         room = max(tokens, longest)
-        return self._offload.reserve(
-            [each for layer in layers for each in self._waiting(layer, rows, room, dtype)]
-        )
+        return self._offload.reserve([self._waiting(index, rows, room, dtype) for index in range(count)])
+
+    def _whole(self, index: int) -> bool:
+        """Whether all of this layer waits on the host, if it waits."""
+        return self.layers[index].site != "attention" and evenly(index, self._everything, len(self.layers))
 
     def _waiting(
-        self, layer: DecoderLayer, rows: int, tokens: int, dtype: torch.dtype
-    ) -> list[tuple[int, torch.dtype]]:
-        """(elements, dtype) of what a layer pushes, in this order."""
-        block = layer.attention
-        states = rows * tokens * block.norm.weight_H.numel(), dtype
-        if not self._selects(layer):
-            return [states]
+        self, index: int, rows: int, tokens: int, dtype: torch.dtype
+    ) -> dict[str, tuple[int, torch.dtype]]:
+        """Name → (elements, dtype) of what a layer pushes, in this order."""
+        layer, count = self.layers[index], rows * tokens
+        block, whole = layer.attention, self._whole(index)
+        states = count * block.norm.weight_H.numel(), dtype
+        named = {HIDDEN: states}
+        if not (whole or self._selects(layer)):
+            return named
         # A kernel may round the tokens of its sums up.
-        sums = rows * block.heads * -(-tokens // 128) * 128, torch.float32
-        return [states, sums, (rows * tokens * block.heads * block.size, dtype), states]
+        named[SUMS] = rows * block.heads * -(-tokens // 128) * 128, torch.float32
+        if whole:
+            for number, linear in enumerate(block.projections):
+                named[part_name(number)] = count * linear.outputs, dtype
+        named[MIXED] = count * block.heads * block.size, dtype
+        if whole and layer.site != "mlp":
+            starts = range(0, count, layer.mlp.tile)
+            for tile, start in reversed(list(enumerate(starts))):
+                size = min(layer.mlp.tile, count - start)
+                for number, linear in enumerate(layer.mlp.expand):
+                    named[tile_name(tile, number)] = size * linear.outputs, dtype
+        named[MIDDLE] = states
+        return named
 
     def _selects(self, layer: DecoderLayer) -> bool:
         return self.keep_attention and layer.site != "attention"
@@ -200,11 +249,13 @@ class LeanBody:
                 if grad and self.recomputed and index < first_kept:
                     # The last one is needed again at once.
                     store = None if index == first_kept - 1 else self._offload
+                    whole = store is not None and self._whole(index)
                     selected = self._selects(layer) and (store is not None or self._offload is None)
-                    way = Selected if selected else Recomputed
-                    hidden_NTH = way.apply(  # type: ignore[no-untyped-call]
-                        hidden_NTH, own, layer, scene, seed, store
-                    )
+                    arguments = (hidden_NTH, own, layer, scene, seed, store)
+                    if whole or selected:
+                        hidden_NTH = Selected.apply(*arguments, whole)  # type: ignore[no-untyped-call]
+                    else:
+                        hidden_NTH = Recomputed.apply(*arguments)  # type: ignore[no-untyped-call]
                     if store is None and self._offload is not None:
                         self._offload.settle()  # a whole layer's time was enough
                 else:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from so8t_engine.model.lean.attention import Attention
 from so8t_engine.model.lean.dropout import Seed, other
-from so8t_engine.model.lean.mlp import GatedMLP
+from so8t_engine.model.lean.mlp import GatedMLP, Waiting
 from so8t_engine.model.lean.offload import Offload, Ticket
 from so8t_engine.model.packed import PackedRows
 from so8t_engine.so8t.gate import apply_gate_matrix
@@ -83,11 +83,16 @@ class DecoderLayer:
         *,
         keep: bool = False,
         for_gradient: bool = False,
+        waiting: Waiting | None = None,
     ) -> Tensor:
-        """The output from the residual stream between attention and MLP; arguments as of `forward`."""
+        """The output from the residual stream between attention and MLP; arguments as of `forward`.
+
+        Args:
+            waiting: takes what gate and up made, and gives it back ``for_gradient``; not of a gated MLP.
+        """
         own = other(seed)
         if self.site != "mlp":
-            return self.mlp.forward(middle_NTH, own, keep=keep, skip=for_gradient)
+            return self.mlp.forward(middle_NTH, own, keep=keep, skip=for_gradient, waiting=waiting)
         return middle_NTH + self._gated(
             self.mlp.forward(middle_NTH, own, residual=False, keep=keep), matrix_B88, scene
         )
@@ -134,7 +139,7 @@ class Recomputed(torch.autograd.Function):
         ctx.ticket = None
         if offload is not None:
             offload.begin_layer()
-            ctx.ticket = offload.push(hidden_NTH)
+            ctx.ticket = offload.push(hidden_NTH, "hidden")
         ctx.save_for_backward(None if offload is not None else hidden_NTH, matrix_B88)
         return layer.forward(hidden_NTH, matrix_B88, scene, seed)
 

@@ -187,6 +187,8 @@ class LoraLinear:
         Args:
             low_tr: what `forward` gave to ``lows``; None is computed again.
         """
+        if low_tr is None and weight.with_a is not None:
+            low_tr = input_tI @ weight.with_a[len(weight.matrix_OI) :].T
         if low_tr is not None and weight.with_b is not None:
             inputs = input_tI.shape[1]
             grad_merged_b_Or = grad_tO.T @ low_tr

@@ -9,7 +9,7 @@ are computed again tile by tile; the product with Wd is never computed a second 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,16 @@ from so8t_engine.model.lean.ops import (
     rms_norm,
     rms_norm_gradient,
 )
+
+
+class Waiting(Protocol):
+    """Where outputs of gate and up wait for the backward pass, tile by tile."""
+
+    def put(self, number: int, outs: list[Tensor]) -> None:
+        """Keep those of tile ``number``; the last tile comes first."""
+
+    def take(self, number: int) -> list[Tensor]:
+        """Those of tile ``number``, to be written over; the first tile is asked for first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,7 @@ class GatedMLP:
         residual: bool = True,
         keep: bool = False,
         skip: bool = False,
+        waiting: Waiting | None = None,
     ) -> Tensor:
         """h + mlp(norm(h)), shape (N, T, H), differentiable.
 
@@ -65,10 +76,11 @@ class GatedMLP:
             keep: keep the outputs of gate and up for the backward pass.
             skip: compute nothing: the result has no values but the right gradient. For a layer that is run
                 again only for its backward pass.
+            waiting: is given the outputs of gate and up, and with ``skip`` asked for them; not with ``keep``.
         """
         parameters = [p for linear in self.linears for p in linear.parameters]
         out_NTH: Tensor = _MLP.apply(  # type: ignore[no-untyped-call]
-            hidden_NTH, self, seed, residual, keep, skip, *parameters
+            hidden_NTH, self, seed, residual, keep, skip, waiting, *parameters
         )
         return out_NTH
 
@@ -119,11 +131,13 @@ class _MLP(torch.autograd.Function):
         residual: bool,
         keep: bool,
         skip: bool,
+        waiting: Waiting | None,
         *_lora: Tensor,
     ) -> Tensor:
         ctx.mlp, ctx.seed, ctx.residual, ctx.kept = mlp, seed, residual, None
         ctx.weights, ctx.lows, ctx.tile = None, [], mlp.tile
         ctx.save_for_backward(hidden_NTH)
+        ctx.waiting = waiting if skip else None
         if skip:
             return hidden_NTH.new_empty(()).expand(hidden_NTH.shape)
         size = hidden_NTH.shape[-1]
@@ -132,11 +146,15 @@ class _MLP(torch.autograd.Function):
         out_tH = torch.empty_like(hidden_tH)
         kept: list[_Kept] = []
         ctx.tile = tile = _tile(mlp, hidden_tH) if keep else mlp.tile
-        for number, start in enumerate(range(0, len(hidden_tH), tile)):
+        tiles = list(enumerate(range(0, len(hidden_tH), tile)))
+        # What waits is given back the last first, and the backward pass begins with the first tile.
+        for number, start in tiles if waiting is None else reversed(tiles):
             own, part_tH = fork(seed, 16 * number), hidden_tH[start : start + tile]
             normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
             lows: Lows = []
             outs = mlp.expanded(normed_tH, weights, own, lows)
+            if waiting is not None:
+                waiting.put(number, outs)
             gate_tI, up_tI = _halves(outs)
             gate_active_tI = activation(gate_tI, mlp.activation) if keep else None
             active_tI = gated_activation(gate_tI, up_tI, mlp.activation, gate_active_tI)
@@ -176,6 +194,7 @@ class _MLP(torch.autograd.Function):
         ]
         sums: list[list[Tensor | None]] = [[None, None] for _linear in mlp.linears]
         tile: int = ctx.tile
+        waiting: Waiting | None = ctx.waiting
         out_tH = torch.empty_like(hidden_tH)
         for number, start in enumerate(range(0, len(hidden_tH), tile)):
             own, place = fork(ctx.seed, 16 * number), slice(start, start + tile)
@@ -185,7 +204,9 @@ class _MLP(torch.autograd.Function):
             if normed_tH is None:
                 normed_tH = rms_norm(part_tH, mlp.norm.weight_H, mlp.norm.eps)
             outs, lows, gate_active_tI = before.outs, before.lows, before.gate_active_tI
-            if not outs:
+            if waiting is not None:
+                outs, lows = waiting.take(number), [None] * len(mlp.linears)
+            elif not outs:
                 lows = []
                 outs = mlp.expanded(normed_tH, weights, own, lows)
                 lows.append(ctx.lows[number] if ctx.lows else None)
@@ -224,7 +245,7 @@ class _MLP(torch.autograd.Function):
             for parameter, total in zip(linear.parameters, pair, strict=False)
             if total is not None
         ]
-        return (out_tH.view(hidden_NTH.shape), None, None, None, None, None, *lora)
+        return (out_tH.view(hidden_NTH.shape), None, None, None, None, None, None, *lora)
 
 
 def _add(sums: list[Tensor | None], found: list[Tensor | None]) -> None:

@@ -1,13 +1,13 @@
 """What checkpointed layers keep, in pinned host memory, copied while the card computes.
 
 On the way out few tensors are on the card beside those in use; on the way in those of the layer in use, and
-of the one before it the first that will be needed. Buffers on the host are made once per place and used
-again. On the CPU nothing is moved.
+of the one before it the first that will be needed. Buffers on the host are made once for each layer and name
+and used again. On the CPU nothing is moved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,12 +37,16 @@ class Offload:
     Args:
         device: the card.
         leaving: tensors that may be on their way out when the next is pushed; older ones are waited for.
+
+    Attributes:
+        ahead: so many tensors are fetched beside the one that is taken; None is the rest of its layer.
     """
 
     def __init__(self, device: torch.device, leaving: int = 1) -> None:
         self._device, self._most_leaving = device, leaving
+        self.ahead: int | None = None
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._buffers: dict[int, Tensor] = {}
+        self._buffers: dict[tuple[int, str], Tensor] = {}
         self._tickets: list[Ticket] = []
         self._leaving: list[tuple[Ticket, Tensor]] = []
         self._layer = 0
@@ -61,26 +65,30 @@ class Offload:
         """What is pushed from now on belongs to the next layer."""
         self._layer += 1
 
-    def reserve(self, wanted: Sequence[tuple[int, torch.dtype]]) -> list[Tensor]:
-        """Make all buffers now, of so many elements each in the order of pushing, and return them.
+    def reserve(self, wanted: Sequence[Mapping[str, tuple[int, torch.dtype]]]) -> list[Tensor]:
+        """Make all buffers now, layer by layer under their names, of so many elements each; return them.
 
         A recording must not make any, nor free those that an earlier pass still holds: PyTorch would wait
         for an event of the recording, which never comes.
         """
         self.begin()
-        for place, (elements, dtype) in enumerate(wanted):
-            self._host(place, elements, dtype)
+        for layer, named in enumerate(wanted, 1):
+            for name, (elements, dtype) in named.items():
+                self._host(layer, name, elements, dtype)
         return list(self._buffers.values())
 
-    def push(self, tensor: Tensor) -> Ticket:
-        """Begin to copy ``tensor`` out. Its memory stays taken until it has left and others are pushed."""
+    def push(self, tensor: Tensor, name: str) -> Ticket:
+        """Begin to copy ``tensor`` out. Its memory stays taken until it has left and others are pushed.
+
+        Args:
+            name: of it in its layer: passes of all lengths have one buffer for it.
+        """
         main = torch.cuda.current_stream(self._device)
         left = torch.cuda.Event()  # type: ignore[no-untyped-call]
         order = tuple(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
         flat = tensor.permute(order)
-        place = len(self._tickets)
-        host = self._host(place, flat.numel(), flat.dtype)[: flat.numel()].view(flat.shape)
-        ticket = Ticket(place, self._layer, order, host, left)
+        host = self._host(self._layer, name, flat.numel(), flat.dtype)[: flat.numel()].view(flat.shape)
+        ticket = Ticket(len(self._tickets), self._layer, order, host, left)
         self._stream.wait_stream(main)
         with torch.cuda.stream(self._stream):
             ticket.host.copy_(flat, non_blocking=True)
@@ -103,7 +111,7 @@ class Offload:
         """The tensor on the card again, as it lay there.
 
         Begins to fetch what will be needed next: the rest of this layer's tensors, or with the last of them
-        the first of the layer before.
+        the first of the layer before; or as many as `ahead` says.
         """
         main = torch.cuda.current_stream(self._device)
         self.settle()
@@ -115,7 +123,10 @@ class Offload:
         flat, ticket.card = ticket.card, None
         for place in reversed(range(ticket.place)):
             nearer = self._tickets[place]
-            if nearer.layer != ticket.layer and place != ticket.place - 1:
+            if self.ahead is not None:
+                if place < ticket.place - self.ahead:
+                    break
+            elif nearer.layer != ticket.layer and place != ticket.place - 1:
                 break
             if nearer.card is None and nearer.arrived is None:
                 self._fetch(nearer, main)
@@ -130,9 +141,9 @@ class Offload:
             ticket.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ticket.arrived.record(self._stream)
 
-    def _host(self, place: int, elements: int, dtype: torch.dtype) -> Tensor:
-        buffer = self._buffers.get(place)
+    def _host(self, layer: int, name: str, elements: int, dtype: torch.dtype) -> Tensor:
+        buffer = self._buffers.get((layer, name))
         if buffer is None or buffer.numel() < elements or buffer.dtype != dtype:
             buffer = torch.empty(elements, dtype=dtype, pin_memory=True)
-            self._buffers[place] = buffer
+            self._buffers[layer, name] = buffer
         return buffer

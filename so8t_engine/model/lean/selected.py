@@ -1,9 +1,13 @@
-"""A layer that is computed again without its attention: what that made is kept, on the card or on the host.
+"""A layer of which more than its input is kept: what its attention made, or everything.
 
 Kept are the layer's input, what the heads made with the sums it needs, and the residual stream between the
 halves. The backward pass then goes through the MLP, the output projection and the attention one after the
 other: scores are not computed a second time, nor the output projection, and queries, keys and values are not
 there while the MLP is. Compared with `Recomputed` that is three tensors of hidden states instead of one.
+
+With ``everything`` queries, keys and values and the outputs of gate and up are kept too: on the host, where
+there is room for that, so that no product is computed twice. What is left to do again are norms, activations
+and LoRA's A x, and so all three ways give the same gradients to the bit on a card.
 
 Which kernel attends is PyTorch's choice. Its results are caught below autograd and given back there in the
 backward pass, as PyTorch's selective checkpointing does it.
@@ -11,7 +15,8 @@ backward pass, as PyTorch's selective checkpointing does it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,12 +26,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from so8t_engine.model.lean.dropout import Seed
 from so8t_engine.model.lean.layer import DecoderLayer, Scene
 from so8t_engine.model.lean.offload import Offload, Ticket
+from so8t_engine.model.packed import side_by_side
 
 #: Names of PyTorch's operators that attend; one that is not among them is computed again.
 KERNELS = frozenset(
     f"aten::_scaled_dot_product_{name}"
     for name in ("flash_attention", "efficient_attention", "cudnn_attention", "flash_attention_for_cpu")
 ) | {"torch_attn::_varlen_attn"}
+
+#: What a layer's tensors on the host are called.
+HIDDEN, SUMS, MIXED, MIDDLE = "hidden", "sums", "mixed", "middle"
+
+
+def part_name(number: int) -> str:
+    """Of queries, keys and values, or of all three where they lie side by side."""
+    return f"part {number}"
+
+
+def tile_name(tile: int, number: int) -> str:
+    """Of what one of the layers that make gate and up gave for a tile."""
+    return f"tile {tile} {number}"
 
 
 class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -64,14 +83,21 @@ class _Store:
         if offload is not None:
             offload.begin_layer()
 
-    def put(self, tensor: Tensor) -> Tensor | Ticket:
-        return tensor.detach() if self._offload is None else self._offload.push(tensor.detach())
+    def put(self, name: str, tensor: Tensor) -> Tensor | Ticket:
+        return tensor.detach() if self._offload is None else self._offload.push(tensor.detach(), name)
 
     def take(self, kept: Tensor | Ticket) -> Tensor:
         if isinstance(kept, Tensor):
             return kept
         assert self._offload is not None
         return self._offload.take(kept)
+
+    def put_all(self, names: Callable[[int], str], tensors: Sequence[Tensor]) -> list[Tensor | Ticket]:
+        return [self.put(names(number), one) for number, one in enumerate(tensors)]
+
+    def take_all(self, kept: Sequence[Tensor | Ticket]) -> list[Tensor]:
+        """In the order in which they were put, fetched the last first."""
+        return [self.take(one) for one in reversed(kept)][::-1]
 
 
 class _Results:
@@ -87,7 +113,7 @@ class _Results:
         if one.untyped_storage().data_ptr() == mixed_NTF.untyped_storage().data_ptr():
             return one.shape, one.stride(), one.storage_offset() - mixed_NTF.storage_offset()
         # Seeds and such are a few bytes and stay where they are.
-        return self._store.put(one) if one.is_floating_point() and one.ndim > 1 else one.detach()
+        return self._store.put(SUMS, one) if one.is_floating_point() and one.ndim > 1 else one.detach()
 
     def take(self) -> None:
         """Fetch what waits on the host, the last one first."""
@@ -106,6 +132,20 @@ class _Results:
             )
             for results in self._kept
         ]
+
+
+class _Tiles:
+    """Outputs of gate and up in a store, tile by tile."""
+
+    def __init__(self, store: _Store) -> None:
+        self._store = store
+        self._tiles: dict[int, list[Tensor | Ticket]] = {}
+
+    def put(self, number: int, outs: list[Tensor]) -> None:
+        self._tiles[number] = self._store.put_all(partial(tile_name, number), outs)
+
+    def take(self, number: int) -> list[Tensor]:
+        return self._store.take_all(self._tiles.pop(number))
 
 
 class _Hollow(torch.autograd.Function):
@@ -135,26 +175,36 @@ class Selected(torch.autograd.Function):
         scene: Scene,
         seed: Seed | None,
         offload: Offload | None,
+        everything: bool,
     ) -> Tensor:
         ctx.layer, ctx.scene, ctx.seed = layer, scene, seed
         ctx.store = store = _Store(offload)
         ctx.save_for_backward(matrix_B88)
-        ctx.hidden = store.put(hidden_NTH)
+        ctx.hidden = store.put(HIDDEN, hidden_NTH)
         attention = layer.attention
         projected = attention.projected(hidden_NTH, scene.cos_NTR, scene.sin_NTR, seed)
         # A kernel makes the sums that its gradient reads only where it is told that there will be one.
         with torch.enable_grad(), _Kernels() as kernels:
             query, key, value = (one.detach().requires_grad_() for one in projected)
             mixed_NTF = attention.mixed(query, key, value, scene.packed).detach()
-        del projected, query, key, value
+        ctx.projected = None
         ctx.results = _Results(store, kernels.made, mixed_NTF)
-        del kernels
+        if everything:
+            one_NTF = side_by_side(projected)
+            ctx.projected = store.put_all(part_name, projected if one_NTF is None else (one_NTF,))
+            del one_NTF
+        del projected, query, key, value, kernels
         # Pushed in the opposite order of use.
-        ctx.mixed = store.put(mixed_NTF)
+        ctx.mixed = store.put(MIXED, mixed_NTF)
         middle_NTH = hidden_NTH + attention.added(mixed_NTF, seed)
         del mixed_NTF
-        ctx.middle = store.put(middle_NTH)
-        return layer.second_half(middle_NTH, matrix_B88, scene, seed)
+        ctx.tiles = _Tiles(store) if everything and layer.site != "mlp" else None
+        if ctx.tiles is None:
+            ctx.middle = store.put(MIDDLE, middle_NTH)
+        out_NTH = layer.second_half(middle_NTH, matrix_B88, scene, seed, waiting=ctx.tiles)
+        if ctx.tiles is not None:
+            ctx.middle = store.put(MIDDLE, middle_NTH)
+        return out_NTH
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
@@ -169,7 +219,7 @@ class Selected(torch.autograd.Function):
         with torch.enable_grad(), torch.autocast(grads[0].device.type, enabled=False):
             matrix = None if matrix_B88 is None else matrix_B88.detach().requires_grad_()
             middle_NTH, ctx.middle = again(ctx.middle), None
-            out_NTH = layer.second_half(middle_NTH, matrix, scene, seed, for_gradient=True)
+            out_NTH = layer.second_half(middle_NTH, matrix, scene, seed, for_gradient=True, waiting=ctx.tiles)
             torch.autograd.backward(out_NTH, grads[0])
             grad_NTH = middle_NTH.grad
             del middle_NTH, out_NTH
@@ -178,12 +228,21 @@ class Selected(torch.autograd.Function):
             torch.autograd.backward(attention.added(mixed_NTF, seed, skip=True), grad_NTH)
             grad_mixed_NTF, mixed_NTF = mixed_NTF.grad, mixed_NTF.detach()
             results: _Results = ctx.results
+            kept, ctx.projected = ctx.projected, None
+            values = None if kept is None else store.take_all(kept)
             results.take()
             hidden_NTH, ctx.hidden, ctx.results = again(ctx.hidden), None, None
-            projected = attention.projected(hidden_NTH, scene.cos_NTR, scene.sin_NTR, seed)
-            hollow: tuple[Tensor, ...] = _Hollow.apply(*projected)  # type: ignore[no-untyped-call]
+            hollow: tuple[Tensor, ...]
+            if values is None:
+                projected = attention.projected(hidden_NTH, scene.cos_NTR, scene.sin_NTR, seed)
+                hollow = _Hollow.apply(*projected)  # type: ignore[no-untyped-call]
+            else:
+                hollow = attention.projected(hidden_NTH, scene.cos_NTR, scene.sin_NTR, seed, skip=True)
+                query, key, value = attention.parted(values[0]) if len(values) == 1 else values
+                projected = query, key, value
+                del query, key, value
             leaves = [one.detach().requires_grad_() for one in projected]
-            del projected
+            del projected, values
             with _Kernels(results.beside(mixed_NTF)):
                 again_NTF = attention.mixed(leaves[0], leaves[1], leaves[2], scene.packed)
             del results, mixed_NTF
@@ -192,4 +251,4 @@ class Selected(torch.autograd.Function):
             torch.autograd.backward(hollow, grads_NhTD)
         assert hidden_NTH.grad is not None
         grad_NTH.add_(hidden_NTH.grad)
-        return (grad_NTH, None if matrix is None else matrix.grad, None, None, None, None)
+        return (grad_NTH, None if matrix is None else matrix.grad, None, None, None, None, None)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from so8t_engine.memory.geometry import geometry_from_config, model_geometry
 from so8t_engine.memory.lean_step import pinned
 from so8t_engine.memory.lean_terms import waiting_bytes
+from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.offload import Ticket
 from so8t_engine.model.lean.selected import KERNELS
-from so8t_engine.training import preparation
-from so8t_engine.training.preparation import _crowded
+from so8t_engine.so8t.placement import evenly
+from so8t_engine.training import waiting
 from so8t_engine.training.recovery import Recovery
+from so8t_engine.training.waiting import PART_OF_FORWARD, Rates, choose_waiting, worth
 from tests.engine.model.test_lean import FAMILIES, _assert_same, _base, _batch, _loss_and_gradients, _model
 
 CHECKPOINTED = {"gradient_checkpointing": True}
@@ -88,9 +93,9 @@ def test_three_tensors_of_hidden_states_are_kept_and_the_attentions_sums() -> No
 
     put = selected._Store.put
 
-    def counting(self: Any, tensor: Tensor) -> Any:  # noqa: ANN401
+    def counting(self: Any, name: str, tensor: Tensor) -> Any:  # noqa: ANN401
         seen.append(tensor.numel() * tensor.element_size())
-        return put(self, tensor)
+        return put(self, name, tensor)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selected._Store, "put", counting)
@@ -105,16 +110,15 @@ def test_what_waits_on_the_host_is_given_up_where_it_takes_more_than_half(
     model = _model(
         _base(), memory={"keep_attention": True, "offload_activations": True}, training=CHECKPOINTED
     )
-    lean = model.lean
+    lean, config = model.lean, model.settings
+    geometry = model_geometry(config.model.path, None)
     assert lean is not None
-    monkeypatch.setattr(preparation, "free_system_memory", lambda: 0)
-    assert _crowded(model, model.settings) is None  # on the CPU nothing moves
+    assert choose_waiting(lean, config, geometry, 0) is None  # on the CPU nothing moves
     monkeypatch.setattr(lean, "_offload", object())
-    wanted = waiting_bytes(model.settings, model_geometry(model.settings.model.path, None))
+    wanted = waiting_bytes(config, geometry)
     assert wanted > 0
     for free, kept in ((2 * wanted, True), (2 * wanted - 1, False)):
-        monkeypatch.setattr(preparation, "free_system_memory", lambda free=free: free)
-        notice = _crowded(model, model.settings)
+        notice = choose_waiting(lean, config, geometry, free)
         assert (notice is None) == kept
         assert lean.keep_attention == kept
     assert notice is not None
@@ -123,74 +127,185 @@ def test_what_waits_on_the_host_is_given_up_where_it_takes_more_than_half(
 
 @pytest.mark.parametrize("kept", [0, 1, 3])
 @pytest.mark.parametrize("site", ["mlp", "attention"])
+@pytest.mark.parametrize("everything", ["off", "on"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_buffers_on_the_host_are_what_the_estimate_says(
-    site: str, kept: int, monkeypatch: pytest.MonkeyPatch
+    family: str, everything: str, site: str, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = {"keep_attention": True, "offload_activations": True, "kept_layers": kept}
+    memory = {
+        "keep_attention": True, "offload_activations": True, "kept_layers": kept,
+        "offload_everything": everything, "mlp_tile": 64,
+    }  # fmt: skip
     model = _model(
-        _base(), so8t={"gate_layers": [0], "gate_site": site}, memory=memory, training=CHECKPOINTED
+        _base(family), so8t={"gate_layers": [0], "gate_site": site}, memory=memory, training=CHECKPOINTED
     )  # fmt: skip
     lean = model.lean
     assert lean is not None
-    asked: list[tuple[int, torch.dtype]] = []
+    asked: list[dict[str, tuple[int, torch.dtype]]] = []
     monkeypatch.setattr(lean, "_offload", SimpleNamespace(reserve=asked.extend))
-    lean.reserve_host(1, 30, 64, torch.bfloat16)
+    lean.reserve_host(1, 30, model.settings.data.max_length, torch.bfloat16)
     geometry = geometry_from_config(model.causal_lm.config.to_dict())
     wanted = waiting_bytes(model.settings, geometry)
-    assert sum(pinned(count * kind.itemsize) for count, kind in asked) == wanted
+    each = [pair for layer in asked for pair in layer.values()]
+    assert sum(pinned(count * kind.itemsize) for count, kind in each) == wanted
     assert (wanted == 0) == (kept == 3)
 
 
 class _OnHost:
     """An `Offload` that moves nothing and writes down what it is asked for, in order."""
 
-    def __init__(self) -> None:
-        self.reserved: list[tuple[int, torch.dtype]] = []
-        self.pushed: list[Tensor] = []
-        self.taken: list[int] = []
+    ahead: int | None = None
 
-    def reserve(self, wanted: Sequence[tuple[int, torch.dtype]]) -> list[Tensor]:
+    def __init__(self) -> None:
+        self.reserved: list[Mapping[str, tuple[int, torch.dtype]]] = []
+        self.pushed: list[tuple[int, str, Tensor]] = []
+        self.taken: list[int] = []
+        self.layer = 0
+
+    def reserve(self, wanted: Sequence[Mapping[str, tuple[int, torch.dtype]]]) -> list[Tensor]:
         self.reserved = list(wanted)
         return []
 
     def begin(self) -> None:
-        self.pushed, self.taken = [], []
+        self.pushed, self.taken, self.layer = [], [], 0
 
-    def begin_layer(self) -> None: ...
+    def begin_layer(self) -> None:
+        self.layer += 1
 
     def settle(self) -> None: ...
 
-    def push(self, tensor: Tensor) -> Ticket:
-        self.pushed.append(tensor.clone())
+    def push(self, tensor: Tensor, name: str) -> Ticket:
+        self.pushed.append((self.layer, name, tensor.clone()))
         return Ticket(len(self.pushed) - 1, 0, (), tensor, None)  # type: ignore[arg-type]
 
     def take(self, ticket: Ticket) -> Tensor:
         self.taken.append(ticket.place)
-        return self.pushed[ticket.place]
+        return self.pushed[ticket.place][2]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
 @pytest.mark.parametrize("site", [None, "mlp", "attention"])
-@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize(
+    ("attention", "part"), [(True, 0.0), (False, 0.0), (True, 1.0), (True, 0.7), (False, 0.4)]
+)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_what_waits_is_what_was_reserved_and_comes_back_the_last_first(
-    site: str | None, kept: int, attention: bool, monkeypatch: pytest.MonkeyPatch
+    family: str, attention: bool, part: float, site: str | None, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate: dict[str, Any] = {} if site is None else {"gate_layers": [0], "gate_site": site}
-    memory = {"keep_attention": attention, "offload_activations": True, "kept_layers": kept}
-    plain = _loss_and_gradients(_model(_base(), dropout=0.3, so8t=gate, training=CHECKPOINTED))
-    model = _model(_base(), dropout=0.3, so8t=gate, memory=memory, training=CHECKPOINTED)
+    tile = {"mlp_tile": 64}
+    memory = {"keep_attention": attention, "offload_activations": True, "kept_layers": kept} | tile
+    plain = _loss_and_gradients(
+        _model(_base(family), dropout=0.3, so8t=gate, memory=tile, training=CHECKPOINTED)
+    )
+    model = _model(_base(family), dropout=0.3, so8t=gate, memory=memory, training=CHECKPOINTED)
     lean, host = model.lean, _OnHost()
     assert lean is not None
+    lean.everything = part
     monkeypatch.setattr(lean, "_offload", host)
     found = _loss_and_gradients(model)
     assert found[0] == plain[0]
     _assert_same(plain[1], found[1], 1e-6)
     assert host.taken == list(reversed(range(len(host.pushed))))
-    lean.reserve_host(2, 24, 24, torch.float32)
-    assert len(host.reserved) == len(host.pushed)
-    for (elements, kind), tensor in zip(host.reserved, host.pushed, strict=True):
+    batch = _batch()
+    lean.reserve_host(*batch["input_ids_NT"].shape, batch["input_ids_NT"].shape[1], torch.float32)
+    told = [(number, name) for number, layer in enumerate(host.reserved, 1) for name in layer]
+    assert told == [(layer, name) for layer, name, _tensor in host.pushed]
+    whole = any("tile" in name for _layer, name in told)
+    assert whole == any(evenly(index, part, 3) and (index or site is None) for index in range(2 - kept))
+    for layer, name, tensor in host.pushed:
+        elements, kind = host.reserved[layer - 1][name]
         assert tensor.dtype == kind
         assert tensor.numel() <= elements
+
+
+def test_of_a_layer_all_of_which_waits_no_product_is_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the backward pass: one product for each weight's gradient of its input, no more, and LoRA's."""
+    calls, original = [], LoraLinear.forward
+    for part in (0.0, 1.0):
+        model = _model(_base(), memory={"keep_attention": True}, training=CHECKPOINTED)
+        lean = model.lean
+        assert lean is not None
+        lean.everything = part
+        monkeypatch.setattr(lean, "_offload", _OnHost())
+        forwards: list[int] = []
+
+        def counting(self: LoraLinear, *args: Any, _all: list[int] = forwards, **more: Any) -> Tensor:  # noqa: ANN401
+            _all.append(1)
+            return original(self, *args, **more)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LoraLinear, "forward", counting)
+            _loss_and_gradients(model)
+        calls.append(len(forwards))
+    # Three layers of four products; the last one that is recomputed does not wait: it is needed at once.
+    assert calls == [12 + 2 + 2 + 3, 12 + 3]
+
+
+@given(st.integers(1, 64), st.floats(0.0, 1.0))
+def test_layers_that_wait_whole_are_spread_evenly(layers: int, share: float) -> None:
+    chosen = [index for index in range(layers) if evenly(index, share, layers)]
+    assert len(chosen) == round(share * layers)
+    gaps = {after - before for before, after in pairwise(chosen)}
+    assert len(gaps) <= 2
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def _offloading(**memory: Any) -> Any:  # noqa: ANN401
+    own = {"keep_attention": True, "offload_activations": True} | memory
+    model = _model(_base(), memory=own, training=CHECKPOINTED)
+    return model.settings, model_geometry(model.settings.model.path, None), SimpleNamespace(
+        offloads=True, keep_attention=True, everything=0.0
+    )  # fmt: skip
+
+
+def test_as_many_layers_wait_whole_as_half_of_the_system_memory_holds() -> None:
+    config, geometry, lean = _offloading(offload_everything="on")
+    none, every = (waiting_bytes(config, geometry, part) for part in (0.0, 1.0))
+    assert none < every == waiting_bytes(config, geometry)
+    assert choose_waiting(lean, config, geometry, 2 * every) is None
+    assert lean.everything == 1.0
+    assert choose_waiting(lean, config, geometry, 2 * every - 1) is None
+    assert 0 < lean.everything < 1.0
+    assert waiting_bytes(config, geometry, lean.everything) * 2 < 2 * every
+    assert (notice := choose_waiting(lean, config, geometry, 2 * none)) is not None
+    assert waiting_bytes(config, geometry, lean.everything) == none
+    assert lean.keep_attention
+    assert notice.kind == "system_memory"
+    assert choose_waiting(lean, config, geometry, 2 * none - 1) is not None
+    assert not lean.keep_attention
+
+
+@given(st.floats(1e-7, 1e-3), st.floats(1e9, 1e12))
+def test_no_more_waits_than_leaves_while_the_card_computes(forward_s: float, bus: float) -> None:
+    config, geometry, _lean = _offloading(offload_everything="auto")
+    tokens = config.training.batch_size * config.data.max_length
+
+    def copies(part: float) -> float:
+        return waiting_bytes(config, geometry, part) / geometry.layers / tokens / bus
+
+    part = worth(config, geometry, Rates(forward_s, bus))
+    assert 0.0 <= part <= 1.0
+    room = PART_OF_FORWARD * forward_s
+    taken = copies(0.0) + part * (copies(1.0) - copies(0.0))
+    assert part == 0.0 or taken <= room * (1 + 1e-9)
+    assert part == 1.0 or taken >= room * (1 - 1e-9) or part == 0.0
+    assert (part == 0.0) == (copies(0.0) >= room)
+
+
+def test_auto_measures_and_takes_what_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, geometry, lean = _offloading(offload_everything="auto")
+    for rates, part in ((Rates(1e-3, 1e12), 1.0), (Rates(1e-9, 1e9), 0.0), (Rates(0.0, 1e9), 0.0)):
+        monkeypatch.setattr(waiting, "measure", lambda _lean, rates=rates: rates)
+        assert choose_waiting(lean, config, geometry, 2**50) is None
+        assert lean.everything == part
+
+
+def test_nothing_is_measured_and_nothing_waits_where_activations_are_not_offloaded() -> None:
+    config, geometry, lean = _offloading(offload_everything="on")
+    lean.offloads, lean.everything = False, 1.0
+    assert choose_waiting(lean, config, geometry, 2**50) is None
+    assert lean.everything == 0.0  # nor when memory runs out and inputs begin to wait
 
 
 def test_memory_that_runs_out_takes_it_back_where_it_lies_on_the_card() -> None:
