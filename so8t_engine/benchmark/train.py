@@ -76,13 +76,20 @@ def _with_spare(job: Job, config: Config) -> Config:
 
 
 def _so8t(job: Job, base: nn.Module, config: Config) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    from so8t_engine.benchmark.random_base import SHAPES
+    from so8t_engine.memory.geometry import geometry_from_config
+    from so8t_engine.memory.machine import free_system_memory
     from so8t_engine.model.gradients import FlatGradients
     from so8t_engine.model.so8t_model import SO8TModel, StepTotals
     from so8t_engine.training.recorded import RecordedPasses
+    from so8t_engine.training.waiting import choose_waiting
 
     if config.memory.use_spare:
         config = _with_spare(job, config)
     model = SO8TModel(base, config).train()
+    if model.lean is not None:
+        geometry = geometry_from_config(SHAPES[job.shape])
+        choose_waiting(model.lean, config, geometry, free_system_memory())
     recorded = None
     if config.training.recorded_passes != "off" and RecordedPasses.impossible(model, config) is None:
         model.gradients = FlatGradients.for_training(list(model.trainable().values()))

@@ -268,7 +268,7 @@ def _waiting(config: Config, geometry: ModelGeometry) -> tuple[int, str]:
     size = waiting_bytes(config, geometry, part)
     if not part:  # not even one layer
         return size, _waiting_note(size, free, attention=config.memory.keep_attention)
-    values = {"size": gib(size), "free": gib(free), "layers": round(part * geometry.layers)}
+    values = {"size": gib(size), "free": gib(free)}
     if config.memory.offload_everything == "auto":
         return size, _(
             "Up to %(size)s GiB wait in system memory for the backward pass, as many as card and bus make "
@@ -276,8 +276,8 @@ def _waiting(config: Config, geometry: ModelGeometry) -> tuple[int, str]:
         ) % values
     if part < 1:
         return size, _(
-            "%(size)s GiB wait in system memory for the backward pass: all of %(layers)d layers, as many as "
-            "half of the %(free)s GiB that are free hold."
+            "%(size)s GiB wait in system memory for the backward pass: of as many layers everything as half "
+            "of the %(free)s GiB that are free holds."
         ) % values
     return size, _waiting_note(size, free, attention=False)
 

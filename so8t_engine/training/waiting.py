@@ -118,7 +118,9 @@ def _forward(lean: LeanBody) -> float:
         return 0.0
     weight_H = layer.attention.norm.weight_H
     hidden_NTH = torch.randn((1, TOKENS, weight_H.numel()), dtype=lean.dtype, device=weight_H.device)
+    own = lean.angles
     scene = Scene(*lean.angles_for(TOKENS, hidden_NTH), None, None)
+    lean.angles = own
     with torch.no_grad(), torch.autocast(weight_H.device.type, enabled=False):
         return _seconds(lambda: layer.forward(hidden_NTH, None, scene, None)) / TOKENS
 

@@ -41,6 +41,7 @@ OFF = {"training.gradient_checkpointing": False, "memory.layers": "plain"}
 PLAIN = {"memory.layers": "plain"}
 OFFLOADED = {"memory.offload_activations": True}
 ATTENTION = {"memory.keep_attention": True}
+EVERYTHING = {"memory.offload_everything": "on"}
 FULL = {"memory.loss_path": "full"}
 
 
@@ -103,6 +104,13 @@ def grid() -> dict[str, Settings]:
     add("phi35", "nf4", 2048, OFFLOADED, ATTENTION, so8t__gate_layers=[16], so8t__gate_site="mlp")
     for shape in ("llama32_1b", "qwen25_15b"):
         add(shape, "nf4", 8192, OFFLOADED, ATTENTION)
+        add(shape, "nf4", 2048, OFFLOADED, EVERYTHING)
+    for kind, length in (("nf4", 512), ("nf4", 2048), ("nf4", 4096), ("nf4", 8192), ("int8", 2048)):
+        add("phi35", kind, length, OFFLOADED, ATTENTION, EVERYTHING)
+    add("phi35", "nf4", 2048, OFFLOADED, EVERYTHING, training__recorded_passes="on")
+    add("phi35", "nf4", 4096, OFFLOADED, ATTENTION, EVERYTHING, memory__kept_layers=8)
+    add("phi35", "nf4", 2048, OFFLOADED, EVERYTHING, so8t__gate_layers=[16], so8t__gate_site="mlp")
+    add("phi35", "nf4", 2048, packed_rows(), OFFLOADED, EVERYTHING)
     for layers, site in (([16], "mlp"), ([8, 16, 24], "attention"), (list(range(32)), "mlp")):
         add("phi35", "nf4", 2048, so8t__gate_layers=layers, so8t__gate_site=site)
     add("phi35", "nf4", 2048, so8t__gate_layers=[16], so8t__gate_final=False)
@@ -113,7 +121,7 @@ def grid() -> dict[str, Settings]:
     add("phi35", "nf4", 2048, training__recorded_passes="on")
     add("phi35", "nf4", 2048, model__double_quant=False)
     add("phi35", "nf4", 1024, training__accumulation=1)
-    packed = {"training.packing": True, "row_tokens": 108}
+    packed = packed_rows()
     for kind, length in (("nf4", 1024), ("nf4", 2048), ("nf4", 4096), ("int8", 2048)):
         add("phi35", kind, length, packed)
         add("phi35", kind, length, packed, OFFLOADED, training__recorded_passes="on")
@@ -131,6 +139,11 @@ def grid() -> dict[str, Settings]:
         add(shape, "nf4", 2048, FULL)
         add(shape, "nf4", 1024, OFF)
     return found
+
+
+def packed_rows() -> Settings:
+    """Rows of the demonstration's length, laid end to end."""
+    return {"training.packing": True, "row_tokens": 108}
 
 
 def _short(value: object) -> str:

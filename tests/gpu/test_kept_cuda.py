@@ -10,6 +10,7 @@ from torch import Tensor
 
 from so8t_engine.benchmark.random_base import SHAPES
 from so8t_engine.model.so8t_model import StepTotals
+from so8t_engine.training.waiting import measure
 from tests.gpu.test_recorded_cuda import batch_of, made
 
 pytestmark = [
@@ -61,6 +62,15 @@ def _six_layers(monkeypatch: pytest.MonkeyPatch) -> None:
         {"keep_attention": True},
         {"keep_attention": True, "offload_activations": True},
         {"keep_attention": True, "offload_activations": True, "kept_layers": 2},
+        {"offload_everything": "on", "offload_activations": True, "mlp_tile": 64},
+        {
+            "offload_everything": "on",
+            "offload_activations": True,
+            "keep_attention": True,
+            "mlp_tile": 64,
+            "kept_layers": 0,
+            "kept_shorter": ((64, 2), (128, 1)),
+        },
     ],
 )
 def test_what_is_kept_changes_no_gradient(
@@ -71,3 +81,16 @@ def test_what_is_kept_changes_no_gradient(
     # bf16 and the order of flash attention's sums.
     assert (plain[1] - kept[1]).norm() <= 1e-3 * plain[1].norm()
     assert plain[1].norm() > 0
+
+
+def test_card_and_bus_are_measured_and_memory_is_given_back() -> None:
+    model, _replays = made("nf4", **{"memory.offload_activations": True, "memory.offload_everything": "auto"})
+    assert model.lean is not None
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    rates = measure(model.lean)
+    assert 0 < rates.forward_s < 1e-3
+    assert 1e8 < rates.bus < 1e12
+    # The products' workspace, and the angles of so many positions.
+    assert torch.cuda.memory_allocated() - before < 40 * 2**20

@@ -47,6 +47,7 @@ def packed_model(quantization: str, **settings: Any) -> tuple[SO8TModel, Recorde
         {"so8t.gate_layers": [1], "memory.kept_layers": 1},
         {"memory.offload_activations": True},
         {"memory.offload_activations": True, "memory.keep_attention": True},
+        {"memory.offload_activations": True, "memory.offload_everything": "on"},
     ],
 )
 def test_a_replayed_pack_is_an_ordinary_one(quantization: str, settings: dict[str, Any]) -> None:

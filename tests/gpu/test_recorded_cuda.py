@@ -88,6 +88,7 @@ def both(model: SO8TModel, recorded: RecordedPasses, batch: dict[str, Tensor], s
         {"memory.offload_activations": True},
         {"memory.keep_attention": True},
         {"memory.offload_activations": True, "memory.keep_attention": True},
+        {"memory.offload_activations": True, "memory.offload_everything": "on"},
     ],
 )
 def test_a_replayed_pass_is_an_ordinary_one(quantization: str, settings: dict[str, Any]) -> None:

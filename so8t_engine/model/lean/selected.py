@@ -6,8 +6,8 @@ other: scores are not computed a second time, nor the output projection, and que
 there while the MLP is. Compared with `Recomputed` that is three tensors of hidden states instead of one.
 
 With ``everything`` queries, keys and values and the outputs of gate and up are kept too: on the host, where
-there is room for that, so that no product is computed twice. What is left to do again are norms, activations
-and LoRA's A x, and so all three ways give the same gradients to the bit on a card.
+there is room for that, so that no product with a frozen weight is computed twice. What is left to do again
+are norms, activations and LoRA's A x.
 
 Which kernel attends is PyTorch's choice. Its results are caught below autograd and given back there in the
 backward pass, as PyTorch's selective checkpointing does it.
