@@ -76,7 +76,9 @@ def _six_layers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_kept_changes_no_gradient(
     quantization: str, settings: dict[str, Any], recorded: bool
 ) -> None:
-    plain, kept = gradients(quantization, recorded), gradients(quantization, recorded, **settings)
+    # Each tile has its own dropout.
+    same = {name: value for name, value in settings.items() if name == "mlp_tile"}
+    plain, kept = gradients(quantization, recorded, **same), gradients(quantization, recorded, **settings)
     assert kept[0] == pytest.approx(plain[0], rel=1e-5)
     # bf16 and the order of flash attention's sums.
     assert (plain[1] - kept[1]).norm() <= 1e-3 * plain[1].norm()

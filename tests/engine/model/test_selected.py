@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,7 +24,7 @@ from so8t_engine.model.lean.selected import KERNELS
 from so8t_engine.so8t.placement import evenly
 from so8t_engine.training import waiting
 from so8t_engine.training.recovery import Recovery
-from so8t_engine.training.waiting import PART_OF_FORWARD, Rates, choose_waiting, worth
+from so8t_engine.training.waiting import Rates, choose_waiting, leaving_bytes
 from tests.engine.model.test_lean import FAMILIES, _assert_same, _base, _batch, _loss_and_gradients, _model
 
 CHECKPOINTED = {"gradient_checkpointing": True}
@@ -276,26 +276,32 @@ def test_as_many_layers_wait_whole_as_half_of_the_system_memory_holds() -> None:
     assert not lean.keep_attention
 
 
-@given(st.floats(1e-7, 1e-3), st.floats(1e9, 1e12))
-def test_no_more_waits_than_leaves_while_the_card_computes(forward_s: float, bus: float) -> None:
-    config, geometry, _lean = _offloading(offload_everything="auto")
-    tokens = config.training.batch_size * config.data.max_length
-
-    def copies(part: float) -> float:
-        return waiting_bytes(config, geometry, part) / geometry.layers / tokens / bus
-
-    part = worth(config, geometry, Rates(forward_s, bus))
-    assert 0.0 <= part <= 1.0
-    room = PART_OF_FORWARD * forward_s
-    taken = copies(0.0) + part * (copies(1.0) - copies(0.0))
-    assert part == 0.0 or taken <= room * (1 + 1e-9)
-    assert part == 1.0 or taken >= room * (1 - 1e-9) or part == 0.0
-    assert (part == 0.0) == (copies(0.0) >= room)
+def test_what_leaves_is_what_is_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for family in FAMILIES:
+        model = _model(_base(family), memory={"offload_activations": True}, training=CHECKPOINTED)
+        lean, host = model.lean, _OnHost()
+        assert lean is not None
+        lean.everything = 1.0
+        monkeypatch.setattr(lean, "_offload", host)
+        _loss_and_gradients(model)
+        first = [tensor for layer, _name, tensor in host.pushed if layer == 1]
+        tokens = first[0].numel() // first[0].shape[-1]
+        assert sum(tensor.numel() * tensor.element_size() for tensor in first) == leaving_bytes(lean) * tokens
 
 
-def test_auto_measures_and_takes_what_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@given(st.floats(1e-7, 1e-3), st.floats(1e9, 1e12), st.integers(1, 2**20))
+def test_the_bus_keeps_up_where_a_copy_takes_no_longer_than_a_layer(
+    forward_s: float, bus: float, leaving: int
+) -> None:
+    copy_s = leaving / bus
+    assume(abs(copy_s - forward_s) > 1e-9 * forward_s)
+    assert Rates(forward_s, bus).keeps_up(leaving) == (copy_s < forward_s)
+
+
+def test_auto_measures_and_lets_wait_what_the_bus_keeps_up_with(monkeypatch: pytest.MonkeyPatch) -> None:
     config, geometry, lean = _offloading(offload_everything="auto")
-    for rates, part in ((Rates(1e-3, 1e12), 1.0), (Rates(1e-9, 1e9), 0.0), (Rates(0.0, 1e9), 0.0)):
+    monkeypatch.setattr(waiting, "leaving_bytes", lambda _lean: 1000)
+    for rates, part in ((Rates(1e-6, 1e9), 1.0), (Rates(1e-6, 9.9e8), 0.0), (Rates(0.0, 1e9), 0.0)):
         monkeypatch.setattr(waiting, "measure", lambda _lean, rates=rates: rates)
         assert choose_waiting(lean, config, geometry, 2**50) is None
         assert lean.everything == part
