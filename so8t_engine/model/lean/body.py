@@ -27,9 +27,9 @@ from so8t_engine.model.lean.selected import (
     HIDDEN,
     MIDDLE,
     MIXED,
-    SUMS,
     Selected,
     part_name,
+    sums_name,
     tile_name,
 )
 from so8t_engine.model.packed import PackedRows, takes_varlen
@@ -179,7 +179,7 @@ class LeanBody:
         if not (whole or self._selects(layer)):
             return named
         # A kernel may round the tokens of its sums up.
-        named[SUMS] = rows * block.heads * -(-tokens // 128) * 128, torch.float32
+        named[sums_name(0)] = rows * block.heads * -(-tokens // 128) * 128, torch.float32
         if whole:
             for number, linear in enumerate(block.projections):
                 named[part_name(number)] = count * linear.outputs, dtype
@@ -227,6 +227,10 @@ class LeanBody:
         with torch.autocast(input_ids_NT.device.type, enabled=False):
             hidden_NTH: Tensor = embed(input_ids_NT)
             scene = Scene(*self._rotary(hidden_NTH, packed), packed, g)
+            if packed is not None:
+                # The answer is found by attending to a few tokens: a layer that keeps what its attention's
+                # kernels return would keep what those return.
+                self.packed_in_one(hidden_NTH.dtype)
             grad = training and torch.is_grad_enabled()
             seeds: list[Seed] | None = None
             if training:

@@ -35,7 +35,12 @@ KERNELS = frozenset(
 ) | {"torch_attn::_varlen_attn"}
 
 #: What a layer's tensors on the host are called.
-HIDDEN, SUMS, MIXED, MIDDLE = "hidden", "sums", "mixed", "middle"
+HIDDEN, MIXED, MIDDLE = "hidden", "mixed", "middle"
+
+
+def sums_name(number: int) -> str:
+    """Of what the kernels returned beside the heads' result: sums, of one kernel or of one for each row."""
+    return f"sums {number}"
 
 
 def part_name(number: int) -> str:
@@ -104,7 +109,7 @@ class _Results:
     """What an attention's kernels returned, without what lies in the heads' result all the same."""
 
     def __init__(self, store: _Store, made: list[Any], mixed_NTF: Tensor) -> None:
-        self._store = store
+        self._store, self._stored = store, 0
         self._kept = [[self._put(one, mixed_NTF) for one in results] for results in made]
 
     def _put(self, one: Any, mixed_NTF: Tensor) -> Any:  # noqa: ANN401
@@ -112,8 +117,10 @@ class _Results:
             return one
         if one.untyped_storage().data_ptr() == mixed_NTF.untyped_storage().data_ptr():
             return one.shape, one.stride(), one.storage_offset() - mixed_NTF.storage_offset()
-        # Seeds and such are a few bytes and stay where they are.
-        return self._store.put(SUMS, one) if one.is_floating_point() and one.ndim > 1 else one.detach()
+        if not one.is_floating_point() or one.ndim < 2:
+            return one.detach()  # seeds and such are a few bytes and stay where they are
+        self._stored += 1
+        return self._store.put(sums_name(self._stored - 1), one)
 
     def take(self) -> None:
         """Fetch what waits on the host, the last one first."""

@@ -15,12 +15,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from so8t_engine.data.packed import PackedCollator
+from so8t_engine.data.tokenize import Encoded
 from so8t_engine.memory.geometry import geometry_from_config, model_geometry
 from so8t_engine.memory.lean_step import pinned
 from so8t_engine.memory.lean_terms import waiting_bytes
+from so8t_engine.model import packed
+from so8t_engine.model.lean import body
 from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.offload import Ticket
 from so8t_engine.model.lean.selected import KERNELS
+from so8t_engine.model.so8t_model import StepTotals
 from so8t_engine.so8t.placement import evenly
 from so8t_engine.training import waiting
 from so8t_engine.training.recovery import Recovery
@@ -70,6 +75,41 @@ def test_no_attention_is_computed_twice(site: str | None, times: int) -> None:
     keep = _model(_base(), so8t=gate, memory={"keep_attention": True}, training=CHECKPOINTED)
     assert _kernels_called(keep) == times
     assert _kernels_called(_model(_base(), so8t=gate, training=CHECKPOINTED)) == 6
+
+
+def test_what_a_kernel_is_asked_by_is_not_taken_for_the_layers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether one kernel takes packed rows is found out by attending, the first time that somebody asks."""
+    batch = PackedCollator(0)(
+        [Encoded(list(range(3, 3 + n)), list(range(3, 3 + n)), 1, 0, 0, truncated=False) for n in (20, 9, 14)]
+    )
+    asked: list[Tensor] = []
+
+    def takes_varlen(like: Tensor) -> bool:
+        if not asked:
+            asked.append(like)
+            made = torch.ones((1, 2, 4, 8))
+            torch.nn.functional.scaled_dot_product_attention(made, made, made)
+        return False
+
+    def gradients(keep: bool, part: float | None = None) -> dict[str, Tensor]:
+        asked.clear()
+        memory, training = {"keep_attention": keep}, CHECKPOINTED | {"packing": True}
+        model = _model(_base(), memory=memory, training=training)
+        assert model.lean is not None
+        if part is not None:
+            model.lean.everything = part
+            monkeypatch.setattr(model.lean, "_offload", _OnHost())
+        model(batch, StepTotals.of([batch]), alpha_target=1.0, pet_weight=0.1).loss.backward()
+        assert asked
+        return {name: one.grad for name, one in model.trainable().items() if one.grad is not None}
+
+    for module in (packed, body):
+        monkeypatch.setattr(module, "takes_varlen", takes_varlen)
+    # Through a kernel that is a node of its own in the graph nothing would be kept.
+    monkeypatch.setattr(packed, "_takes_flash", lambda _query, _key: False)
+    plain = gradients(False)
+    for part in (None, 0.0, 1.0):
+        _assert_same(plain, gradients(True, part), 1e-6)
 
 
 def test_an_attention_without_a_known_kernel_is_computed_again() -> None:
@@ -175,6 +215,7 @@ class _OnHost:
     def settle(self) -> None: ...
 
     def push(self, tensor: Tensor, name: str) -> Ticket:
+        assert (self.layer, name) not in ((layer, other) for layer, other, _tensor in self.pushed)
         self.pushed.append((self.layer, name, tensor.clone()))
         return Ticket(len(self.pushed) - 1, 0, (), tensor, None)  # type: ignore[arg-type]
 
