@@ -75,7 +75,10 @@ def _on_a_card(
         )
     wanted = [stack for stack in stacks if available(stack)]
     # Stacks alternate, so that what else the machine does meets all of them.
-    offloaded = {"memory.offload_activations": True, "memory.keep_attention": True}
+    offloaded = {
+        "memory.offload_activations": True, "memory.keep_attention": True,
+        "memory.offload_everything": "auto",
+    }  # fmt: skip
     jobs = [
         Job(stack, shape, quantization, n, settings=offloaded if stack == "so8t" else {})
         for _r in range(rounds)

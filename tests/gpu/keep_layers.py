@@ -6,6 +6,9 @@ included. Each pair of one length is measured in alternation (``--rounds``), eac
 its own whose allocator is capped as the engine caps it. One JSON object a line, written as it comes: ``kept``
 are layers that keep their activations and such with dequantised weights. ``--profile`` adds kernels' times
 by group, of one step.
+
+``--sms 12 --ordinary --kind attention --kind everything`` computes on so many of the card's multiprocessors
+alone, beside a bus that is as fast as ever: what a desktop card gains by layers that wait in system memory.
 """
 
 from __future__ import annotations
@@ -15,16 +18,24 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 LIMIT_GIB = 7.2
-#: Settings by name. The last two are for comparison: nothing is chosen there.
+WAITING = {"memory.offload_activations": True, "memory.keep_attention": True}
+#: Settings by name.
 KINDS: dict[str, dict[str, Any]] = {
     "full": {},
     "spare": {"memory.use_spare": True},
     "activations": {"memory.kept_layers": 32},
     "weights": {"memory.kept_weights": 8},
+    "attention": WAITING,
+    "everything": WAITING | {"memory.offload_everything": "on"},
+    "chosen": WAITING | {"memory.offload_everything": "auto"},
+    "attention+spare": WAITING | {"memory.use_spare": True},
+    "everything+spare": WAITING | {"memory.offload_everything": "on", "memory.use_spare": True},
+    "chosen+spare": WAITING | {"memory.offload_everything": "auto", "memory.use_spare": True},
 }
 
 
@@ -41,6 +52,7 @@ def worker(options: argparse.Namespace) -> int:
     import torch
 
     from so8t_engine.benchmark.train import Job, prepare_steps, run_steps
+    from so8t_engine.training import waiting
     from so8t_engine.training.limit import cap_allocator
 
     settings = KINDS[options.worker] | {"memory.limit_gib": LIMIT_GIB, "memory.mlp_tile": options.tile}
@@ -50,13 +62,44 @@ def worker(options: argparse.Namespace) -> int:
         cap_gib=LIMIT_GIB,
     )  # fmt: skip
     torch.manual_seed(0)  # the same base in each process: losses can be compared
+    few = multiprocessors(options.sms) if options.sms else None
+    if few is not None:  # what is chosen by measuring is chosen for them
+        own = waiting.measure
+        waiting.measure = lambda lean: _on(few, lambda: own(lean))
     prepared = prepare_steps(job)
+    torch.cuda.synchronize()
     cap_allocator(LIMIT_GIB)
-    found = run_steps(job, prepared) | {"kind": options.worker, "recorded": options.recorded}
+    found = run_steps(job, prepared) if few is None else _on(few, lambda: run_steps(job, prepared))
+    found |= {"kind": options.worker, "recorded": options.recorded, "sms": options.sms}
     if options.profile:
         found |= profiled(prepared, job.length)
     say(json.dumps(found))
     return 0
+
+
+def multiprocessors(count: int) -> Any:  # noqa: ANN401
+    """A stream whose kernels run on so many of the card's multiprocessors."""
+    import torch
+    from torch.cuda.green_contexts import GreenContext
+
+    torch.empty(1, device="cuda")
+    green: Any = GreenContext.create(num_sms=count, device_id=0)
+    if hasattr(green, "Stream"):  # from torch 2.12 on
+        return green.Stream()
+    green.set_context()
+    stream = torch.cuda.current_stream()
+    green.pop_context()
+    return stream
+
+
+def _on(stream: Any, work: Callable[[], Any]) -> Any:  # noqa: ANN401
+    import torch
+
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        found = work()
+        torch.cuda.synchronize()
+    return found
 
 
 def profiled(prepared: Any, length: int) -> dict[str, Any]:  # noqa: ANN401
@@ -82,7 +125,7 @@ def profiled(prepared: Any, length: int) -> dict[str, Any]:  # noqa: ANN401
 
 def run_one(kind: str, length: int, recorded: bool, options: argparse.Namespace, profile: bool) -> None:
     command = [sys.executable, __file__, "--worker", kind, "--length", str(length)]
-    command += ["--steps", str(options.steps), "--tile", str(options.tile)]
+    command += ["--steps", str(options.steps), "--tile", str(options.tile), "--sms", str(options.sms)]
     command += ["--recorded"] if recorded else []
     command += ["--profile"] if profile else []
     began = time.perf_counter()
@@ -97,7 +140,7 @@ def run_one(kind: str, length: int, recorded: bool, options: argparse.Namespace,
         return
     way = "recorded" if recorded else "ordinary"
     say(
-        f"{kind:<12}{length:>6} {way} {one['tokens_per_s']:>8.0f} tokens/s "
+        f"{kind:<18}{length:>6} {way} {one['tokens_per_s']:>8.0f} tokens/s "
         f"kept {one['kept']} reserved {one['peak_reserved'] / 1e9:.3f} allocated "
         f"{one['peak_allocated'] / 1e9:.3f} last loss {one['losses'][-1]:.5f} ({one['took_s']:.0f} s)"
     )
@@ -115,6 +158,7 @@ def main() -> int:
     parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--recorded", action="store_true", help="recorded passes alone")
     parser.add_argument("--ordinary", action="store_true", help="ordinary passes alone")
+    parser.add_argument("--sms", type=int, default=0, help="multiprocessors; 0 is all; ordinary passes alone")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=10)
