@@ -76,6 +76,7 @@ settings_strategy = st.fixed_dictionaries(
         "memory.loss_chunk": st.integers(16, 4096),
         "memory.offload_activations": st.booleans(),
         "memory.keep_attention": st.booleans(),
+        "memory.offload_everything": st.sampled_from(("off", "auto", "on")),
         "memory.limit_gib": st.floats(1.0, 48.0),
     }
 )
@@ -186,6 +187,36 @@ def test_system_memory_that_waits_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     assert estimate(fewer).waiting_bytes == 21 * (3 * 2**24 + 2**18)
     for none in ({"memory.layers": "plain"}, {"memory.offload_activations": False}, {"model.device": "cpu"}):
         assert estimate(with_changes(kept, none)).waiting_bytes == 0
+
+
+def test_system_memory_in_which_everything_waits_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer: three tensors of 16 MiB, q, k and v side by side in 64, two tiles of 32, the sums' 256 KiB."""
+    common = {
+        "data__max_length": 2048, "memory__offload_activations": True, "memory__keep_attention": True,
+    }  # fmt: skip
+    every = 31 * (3 * 2**24 + 2**26 + 2 * 2**25 + 2**18)
+    monkeypatch.setattr(budget, "free_system_memory", lambda: 2 * every)
+    found = {
+        how: estimate(configured(memory__offload_everything=how, **common)) for how in ("off", "auto", "on")
+    }
+    attention = found["off"].waiting_bytes
+    assert attention == 31 * (3 * 2**24 + 2**18)
+    assert found["on"].waiting_bytes == found["auto"].waiting_bytes == every
+    assert found["on"].waiting.startswith("5.3 GiB wait")
+    assert found["auto"].waiting.startswith("Up to 5.3 GiB wait")
+    # Half of what is free decides for how many layers.
+    monkeypatch.setattr(budget, "free_system_memory", lambda: every)
+    for how in ("auto", "on"):
+        fewer = estimate(configured(memory__offload_everything=how, **common))
+        assert attention < fewer.waiting_bytes <= every // 2
+    assert "half of the" in fewer.waiting
+    monkeypatch.setattr(budget, "free_system_memory", lambda: attention)
+    none = estimate(configured(memory__offload_everything="auto", **common))
+    assert none.waiting_bytes == attention
+    assert "computed again instead" in none.waiting
+    # What is on its way lies on the card.
+    assert found["off"].device_bytes <= found["auto"].device_bytes
+    assert found["on"].device_bytes <= found["auto"].device_bytes <= found["off"].device_bytes * 1.02
 
 
 def test_free_system_memory_is_what_psutil_says() -> None:
