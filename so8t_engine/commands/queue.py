@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from so8t_engine.commands.runs import check_runs_folder
 from so8t_engine.config import load_config
 from so8t_engine.errors import RunError
 from so8t_engine.history.queue import OnFailure, RunQueue, may_follow
@@ -21,7 +22,8 @@ LOOK_S = 2.0
 
 
 def list_queue(folder: Path) -> tuple[str, dict[str, Any]]:
-    """The queue as text and as one object."""
+    """The queue as text and as one object. Raises `RunError` where there is no such folder."""
+    check_runs_folder(folder.expanduser())
     queue = RunQueue(folder)
     entries = queue.entries()
     other = queue.other_runner()
@@ -48,7 +50,8 @@ def add_to_queue(config_path: Path, overrides: Sequence[str], folder: Path | Non
 
 
 def change_queue(folder: Path, id_: str, place: int | None) -> tuple[str, dict[str, Any]]:
-    """Move a run to a place (from 1), or remove it with None."""
+    """Move a run to a place (from 1), or remove it with None. Raises `RunError` without such a folder."""
+    check_runs_folder(folder.expanduser())
     queue = RunQueue(folder)
     if place is None:
         queue.remove(id_)
@@ -66,8 +69,9 @@ def run_queue(
         after: a run that goes on now; its end comes first.
 
     Raises:
-        RunError: another process works through this queue.
+        RunError: there is no such folder, or another process works through its queue.
     """
+    check_runs_folder(folder.expanduser())
     queue = RunQueue(folder)
     if on_failure is not None:
         queue.set_on_failure(on_failure)

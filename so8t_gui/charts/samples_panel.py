@@ -14,7 +14,6 @@ from PySide6.QtWidgets import (
     QPlainTextEdit,
     QProgressBar,
     QPushButton,
-    QScrollArea,
     QSlider,
     QVBoxLayout,
     QWidget,
@@ -28,6 +27,7 @@ from so8t_gui.charts.line_chart import MISSING_TEXT, LineChart, Series
 from so8t_gui.models.buffers import Columns
 from so8t_gui.models.run_model import EVAL, RunModel
 from so8t_gui.widgets.heads_view import plain
+from so8t_gui.widgets.scroll_area import scroll_area
 
 CLASSES = ("ALLOW", "ESCALATION", "DENY", "REFUSE")
 DANGER = "danger"
@@ -148,12 +148,7 @@ class SamplesPanel(QWidget):
         self.nothing.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._column.addWidget(self.nothing, 1)
         self._column.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setAccessibleName(_("Samples"))
-        area.setWidget(self._list)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area = scroll_area(self._list, _("Samples"))
         self._picker = QWidget()
         picker = QHBoxLayout(self._picker)
         picker.setContentsMargins(0, 0, 0, 0)

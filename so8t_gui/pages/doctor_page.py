@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -20,6 +19,7 @@ from PySide6.QtWidgets import (
 from so8t_engine.doctor import Finding, examine
 from so8t_engine.i18n import _
 from so8t_gui.forms.row import plain_label
+from so8t_gui.widgets.scroll_area import scroll_area
 
 SIGNS = {"good": "✓", "note": "!", "bad": "✗"}
 NAMES = {"good": "good", "note": "warn", "bad": "bad"}
@@ -63,12 +63,6 @@ class DoctorPage(QWidget):
         column.setContentsMargins(0, 0, 8, 0)
         column.addWidget(self.card)
         column.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setAccessibleName(_("Findings"))
-        area.setWidget(inside)
         head = QHBoxLayout()
         head.addWidget(title)
         head.addStretch(1)
@@ -77,7 +71,7 @@ class DoctorPage(QWidget):
         layout.setContentsMargins(12, 10, 12, 8)
         layout.addLayout(head)
         layout.addWidget(self.summary)
-        layout.addWidget(area, 1)
+        layout.addWidget(scroll_area(inside, _("Findings")), 1)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

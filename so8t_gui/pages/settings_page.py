@@ -7,16 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import (
-    QFrame,
-    QHBoxLayout,
-    QScrollArea,
-    QStackedWidget,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
 
 from so8t_engine.config import Config, FieldProblem, load_config, preset_paths, validate_config
 from so8t_engine.errors import ConfigError, ModelError
@@ -42,21 +35,12 @@ from so8t_gui.forms.undo import UndoHistory
 from so8t_gui.forms.undo_keys import UndoKeys
 from so8t_gui.forms.yaml_view import YamlView
 from so8t_gui.models.known_rows import KnownRows
+from so8t_gui.widgets.scroll_area import scroll_area
 
 DEBOUNCE_MS = 120
 #: The longest sequence takes some twenty estimates: it is looked for once nobody is typing.
 LONGEST_MS = 400
 FIRST_PRESET = "demo"
-
-
-def _scroll(widget: QWidget, name: str) -> QScrollArea:
-    area = QScrollArea()
-    area.setAccessibleName(name)
-    area.setWidgetResizable(True)
-    area.setFrameShape(QFrame.Shape.NoFrame)
-    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    area.setWidget(widget)
-    return area
 
 
 class SettingsPage(QWidget):
@@ -95,7 +79,7 @@ class SettingsPage(QWidget):
         self.toolbar = SettingsToolbar()
         self.notes = SettingsNotes()
         self.form = ConfigForm()
-        self.form_scroll = _scroll(self.form, _("Settings"))
+        self.form_scroll = scroll_area(self.form, _("Settings"))
         self.form_scroll.setMinimumWidth(self.form.minimumSizeHint().width() + 24)
         self.budget, self.help, self.command = BudgetCard(), HelpCard(), CommandCard()
         self.preview = SchedulePreview()
@@ -106,7 +90,7 @@ class SettingsPage(QWidget):
         for card in (self.budget, self.help, self.preview, self.command):
             column.addWidget(card)
         column.addStretch(1)
-        self.side = _scroll(side, _("Memory, help and preview"))
+        self.side = scroll_area(side, _("Memory, help and preview"))
         self.side.setFixedWidth(max(colours.wanted_width(self, 42), 280))
         middle = QHBoxLayout()
         middle.setSpacing(10)

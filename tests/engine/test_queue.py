@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from so8t_engine.commands.queue import change_queue, list_queue, run_queue
 from so8t_engine.config import Config, load_config
 from so8t_engine.errors import RunError
 from so8t_engine.history.queue import OnFailure, RunQueue, next_may_start
@@ -154,6 +155,18 @@ def test_what_follows_a_run(state: State, lost: bool, choice: OnFailure, expecte
 def so8t(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = str(Path(__file__).parents[2])
     return so8t_forked("queue", *arguments, cwd=folder, timeout=400, PYTHONPATH=path)
+
+
+def test_a_folder_that_is_not_there_is_said_and_not_made(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    for work in (
+        lambda: list_queue(gone),
+        lambda: change_queue(gone, "x", 1),
+        lambda: run_queue(gone, None, None, lambda _line: None),
+    ):
+        with pytest.raises(RunError, match="is not a folder"):
+            work()
+    assert not gone.exists()
 
 
 @pytest.mark.usefixtures("warm_starts")
