@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from so8t_engine.config import Config
 from so8t_engine.data.dataset import Splits, load_splits
@@ -106,8 +107,10 @@ def prepare(config: Config, control: RunControl) -> Prepared:
         model.lean.kept_shorter = spare.shorter
     stage(4, _("ready"))
     truncated = sum(row.truncated for row in encoded)
-    if model.lean is not None and (crowded := _waiting(model.lean, chosen)) is not None:
-        control.emit(crowded)
+    if model.lean is not None:
+        crowded, chosen = _waiting(model.lean, chosen)
+        if crowded is not None:
+            control.emit(crowded)
     for notice in notices(config, encoded, on_card=not runs_on_cpu(config)):
         control.emit(notice)
     if model.lean is None and (why := model.not_lean):
@@ -133,9 +136,17 @@ def prepare(config: Config, control: RunControl) -> Prepared:
     return prepared
 
 
-def _waiting(lean: LeanBody, config: Config) -> WarningEvent | None:
+def _waiting(lean: LeanBody, config: Config) -> tuple[WarningEvent | None, Config]:
+    """Choose what waits in system memory: what to say about it, and the settings that this comes to."""
     geometry = model_geometry(config.model.path, config.model.revision)
-    return choose_waiting(lean, config, geometry, free_system_memory())
+    # Processes that train one run together have one system memory, if on one computer.
+    several = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    notice = choose_waiting(lean, config, geometry, free_system_memory() // several)
+    own = {
+        "offload_everything": "on" if lean.everything else "off",
+        "keep_attention": config.memory.keep_attention and lean.keep_attention,
+    }
+    return notice, config.model_copy(update={"memory": config.memory.model_copy(update=own)})
 
 
 def notices(config: Config, rows: Sequence[Encoded], *, on_card: bool) -> list[WarningEvent]:

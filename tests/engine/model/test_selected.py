@@ -27,7 +27,7 @@ from so8t_engine.model.lean.offload import Ticket
 from so8t_engine.model.lean.selected import KERNELS
 from so8t_engine.model.so8t_model import StepTotals
 from so8t_engine.so8t.placement import evenly
-from so8t_engine.training import waiting
+from so8t_engine.training import preparation, waiting
 from so8t_engine.training.recovery import Recovery
 from so8t_engine.training.waiting import Rates, choose_waiting, leaving_bytes
 from tests.engine.model.test_lean import FAMILIES, _assert_same, _base, _batch, _loss_and_gradients, _model
@@ -346,6 +346,23 @@ def test_auto_measures_and_lets_wait_what_the_bus_keeps_up_with(monkeypatch: pyt
         monkeypatch.setattr(waiting, "measure", lambda _lean, rates=rates: rates)
         assert choose_waiting(lean, config, geometry, 2**50) is None
         assert lean.everything == part
+
+
+@pytest.mark.parametrize(("processes", "whole"), [(1, True), (2, False)])
+def test_processes_share_the_system_memory_and_the_estimate_is_of_what_was_chosen(
+    processes: int, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, geometry, lean = _offloading(offload_everything="auto")
+    monkeypatch.setattr(preparation, "free_system_memory", lambda: 2 * waiting_bytes(config, geometry, 1.0))
+    monkeypatch.setattr(preparation.dist, "is_initialized", lambda: processes > 1)
+    monkeypatch.setattr(preparation.dist, "get_world_size", lambda: processes)
+    monkeypatch.setattr(waiting, "leaving_bytes", lambda _lean: 1000)
+    monkeypatch.setattr(waiting, "measure", lambda _lean: Rates(1e-6, 1e9))
+    notice, chosen = preparation._waiting(lean, config)
+    assert notice is None
+    assert (lean.everything == 1.0) == whole
+    assert chosen.memory.offload_everything == ("on" if lean.everything else "off")
+    assert chosen.memory.keep_attention == lean.keep_attention
 
 
 def test_nothing_is_measured_and_nothing_waits_where_activations_are_not_offloaded() -> None:
