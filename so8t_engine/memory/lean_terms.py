@@ -130,7 +130,7 @@ def lean_phases(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: 
     base["batch"] = config.training.accumulation * 3 * rounded(count * 8)
     phases = {}
     moment = training_moment(shape)
-    if config.memory.offload_everything == "auto":  # the run decides, for any part of the layers
+    if config.memory.offload_everything == "auto" and shape.offload:  # the run decides
         less = training_moment(replace(shape, everything=0.0))
         moment = max(moment, less, key=lambda one: one.bytes)
     held = always.gradients if shape.accumulated else 0

@@ -382,3 +382,23 @@ def test_memory_that_runs_out_takes_it_back_where_it_lies_on_the_card() -> None:
     assert again.lean is not None
     Recovery(again).restore(recovery.state())
     assert (again.lean.keep_attention, again.lean.kept_layers) == (False, 0)
+
+
+def test_memory_that_runs_out_ends_that_everything_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on its way lies on the card."""
+
+    def waits_whole() -> Any:  # noqa: ANN401
+        memory = {"keep_attention": True, "offload_activations": True, "offload_everything": "on"}
+        model = _model(_base(), memory=memory, training=CHECKPOINTED)
+        monkeypatch.setattr(model.lean, "_offload", _OnHost())
+        return model
+
+    model = waits_whole()
+    assert model.lean.everything == 1.0
+    recovery = Recovery(model)
+    assert "computed again" in recovery.change(1, 64)
+    assert recovery.given_up == ["everything"]
+    assert (model.lean.everything, model.lean.keep_attention) == (0.0, True)
+    again = waits_whole()
+    Recovery(again).restore(recovery.state())
+    assert again.lean.everything == 0.0
