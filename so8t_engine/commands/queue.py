@@ -23,8 +23,7 @@ LOOK_S = 2.0
 
 def list_queue(folder: Path) -> tuple[str, dict[str, Any]]:
     """The queue as text and as one object. Raises `RunError` where there is no such folder."""
-    check_runs_folder(folder.expanduser())
-    queue = RunQueue(folder)
+    queue = _queue_of(folder)
     entries = queue.entries()
     other = queue.other_runner()
     lines = [f"{place:3d}  {one.id}  {one.name}  {one.problem}" for place, one in enumerate(entries, 1)]
@@ -40,6 +39,13 @@ def list_queue(folder: Path) -> tuple[str, dict[str, Any]]:
     return "\n".join(lines) + "\n", result
 
 
+def _queue_of(folder: Path) -> RunQueue:
+    """Raises `RunError` where there is no such folder."""
+    queue = RunQueue(folder)
+    check_runs_folder(queue.runs)
+    return queue
+
+
 def add_to_queue(config_path: Path, overrides: Sequence[str], folder: Path | None) -> dict[str, Any]:
     """Append a run. Raises `ConfigError` or `DataError` where it could not be trained."""
     config = load_config(config_path, overrides)
@@ -51,8 +57,7 @@ def add_to_queue(config_path: Path, overrides: Sequence[str], folder: Path | Non
 
 def change_queue(folder: Path, id_: str, place: int | None) -> tuple[str, dict[str, Any]]:
     """Move a run to a place (from 1), or remove it with None. Raises `RunError` without such a folder."""
-    check_runs_folder(folder.expanduser())
-    queue = RunQueue(folder)
+    queue = _queue_of(folder)
     if place is None:
         queue.remove(id_)
     else:
@@ -71,8 +76,7 @@ def run_queue(
     Raises:
         RunError: there is no such folder, or another process works through its queue.
     """
-    check_runs_folder(folder.expanduser())
-    queue = RunQueue(folder)
+    queue = _queue_of(folder)
     if on_failure is not None:
         queue.set_on_failure(on_failure)
     if not queue.become_runner():

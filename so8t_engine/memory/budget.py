@@ -13,12 +13,12 @@ from typing import Any
 from so8t_engine.config import Config
 from so8t_engine.i18n import N_, _
 from so8t_engine.memory.geometry import ModelGeometry, model_geometry
-from so8t_engine.memory.lean_terms import runs_lean, uncrowded, waiting_bytes
+from so8t_engine.memory.lean_terms import runs_lean, waiting_bytes
 from so8t_engine.memory.machine import Machine, crowds, free_system_memory, this_machine
 from so8t_engine.memory.measured import ProbeResult, find_for
 from so8t_engine.memory.needed import Needed, needed
 from so8t_engine.memory.nvml import card_total
-from so8t_engine.memory.spare import Spare, choose_spare, with_kept
+from so8t_engine.memory.spare import Spare, choose_spare, uncrowded, with_kept
 
 GIB = 1024**3
 
@@ -259,27 +259,23 @@ def _measured_notes(measured: ProbeResult) -> tuple[str, ...]:
 
 def _waiting(config: Config, geometry: ModelGeometry) -> tuple[int, str]:
     """System memory in which tensors wait, at most, and that as a sentence; 0 and nothing where none do."""
-    count, free = waiting_bytes(config, geometry), free_system_memory()
-    if not count:
-        return 0, ""
-    if config.memory.offload_everything == "off":
-        return count, _waiting_note(count, free, attention=config.memory.keep_attention)
-    part = uncrowded(config, geometry, free)
+    everything, free = config.memory.offload_everything, free_system_memory()
+    part = 0.0 if everything == "off" else uncrowded(config, geometry, free)
     size = waiting_bytes(config, geometry, part)
-    if not part:  # not even one layer
-        return size, _waiting_note(size, free, attention=config.memory.keep_attention)
+    if not size:
+        return 0, ""
     values = {"size": gib(size), "free": gib(free)}
-    if config.memory.offload_everything == "auto":
+    if part and everything == "auto":
         return size, _(
             "Up to %(size)s GiB wait in system memory for the backward pass, as many as card and bus make "
             "worth while; %(free)s GiB are free."
         ) % values
-    if part < 1:
+    if 0 < part < 1:
         return size, _(
             "%(size)s GiB wait in system memory for the backward pass: of as many layers everything as half "
             "of the %(free)s GiB that are free holds."
         ) % values
-    return size, _waiting_note(size, free, attention=False)
+    return size, _waiting_note(size, free, attention=config.memory.keep_attention)
 
 
 def _waiting_note(count: int, free: int, *, attention: bool) -> str:

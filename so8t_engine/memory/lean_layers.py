@@ -172,7 +172,7 @@ def mlp_forward(
     *,
     train: bool,
     keep: bool = False,
-    leave: Callable[..., None] | None = None,
+    leave: Callable[[Held], None] | None = None,
 ) -> tuple[Held, list[Held]]:
     """h + mlp(norm(h)), tile by tile; and with ``keep`` what stays: outputs of gate and up, s A x.
 

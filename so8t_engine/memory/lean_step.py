@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from so8t_engine.memory.lean_layers import F32, WORK, LayerShape, LinearShape, tiles
-from so8t_engine.memory.lean_waiting import waiting_backward, waiting_forward
+from so8t_engine.memory.lean_waiting import evenly, waiting_backward, waiting_forward
 from so8t_engine.memory.lean_whole import layer_backward, layer_forward, selected_backward, selected_forward
 from so8t_engine.memory.tape import Tape, rounded
-from so8t_engine.so8t.placement import evenly
 
 SAVED, LOGITS = "saved_activations", "logits"
 #: Tokens of PET's chunks (`so8t_engine.so8t.pet`).
@@ -303,9 +302,7 @@ def training_moment(shape: StepShape) -> Moment:
         cost = costs[layer]
         kept -= cost.kept
         inputs = inputs_on_card(shape, layer)
-        if shape.waits_whole(layer):
-            inputs = 1  # the one before until the host has moved on; all else is part of its cost
-        elif shape.waits(layer) and shape.selects(layer):
+        if shape.waits_whole(layer) or (shape.waits(layer) and shape.selects(layer)):
             inputs = 1  # the one before until the host has moved on; the layer's own are part of its cost
         elif shape.offload and shape.recomputes(layer):
             # In use, the next one on its way, and (measured) the one before until the host has moved on.

@@ -9,7 +9,6 @@ from so8t_engine.memory.families import LEAN_TYPES
 from so8t_engine.memory.geometry import Linear, ModelGeometry
 from so8t_engine.memory.lean_layers import WEIGHT, LayerShape, LinearShape
 from so8t_engine.memory.lean_step import StepShape, evaluation_moment, host_bytes, training_moment
-from so8t_engine.memory.machine import crowds
 from so8t_engine.memory.tape import rounded
 from so8t_engine.memory.terms import F32, Phase, resident
 from so8t_engine.so8t.placement import resolve_layers
@@ -91,26 +90,6 @@ def waiting_bytes(config: Config, geometry: ModelGeometry, everything: float | N
     width = 4 if config.model.compute_dtype == "fp32" else 2
     shape = step_shape(config, geometry, compute=width, flash=True)
     return host_bytes(shape if everything is None else replace(shape, everything=everything))
-
-
-def uncrowded(config: Config, geometry: ModelGeometry, free: int) -> float:
-    """The largest part of the layers that can wait as a whole within half of the ``free`` system memory.
-
-    0 where even less than that takes more.
-
-    Raises:
-        ModelError: as `lean_phases` does.
-    """
-    if not crowds(waiting_bytes(config, geometry, 1.0), free):
-        return 1.0
-    low, high = 0, geometry.layers
-    while high - low > 1:
-        middle = (low + high) // 2
-        if crowds(waiting_bytes(config, geometry, middle / geometry.layers), free):
-            high = middle
-        else:
-            low = middle
-    return low / geometry.layers
 
 
 def lean_phases(config: Config, geometry: ModelGeometry, *, cpu: bool, compute: int) -> dict[str, Phase]:

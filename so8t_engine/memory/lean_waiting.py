@@ -1,4 +1,4 @@
-"""A lean layer all of which waits on the host: the mirror of `Selected` with ``everything``. No torch.
+"""Which lean layers wait as a whole on the host, and the mirror of `Selected` for such a layer. No torch.
 
 What is on its way lies on the card beside what is in use: `Offload` lets three tensors leave at a time, and
 fetches two beside the one that is taken.
@@ -13,7 +13,6 @@ from so8t_engine.memory.lean_layers import (
     F32,
     WORK,
     LayerShape,
-    gate_backward,
     linear_forward,
     mlp_backward,
     mlp_forward,
@@ -25,10 +24,17 @@ from so8t_engine.memory.lean_layers import (
     tiles,
     weight,
 )
-from so8t_engine.memory.lean_whole import second_forward
+from so8t_engine.memory.lean_whole import giving, second_backward, second_forward
 from so8t_engine.memory.tape import Held, Tape
 
+#: Tensors of such layers that leave at a time, and that are fetched beside the one in use.
 LEAVING, AHEAD = 3, 2
+
+
+def evenly(index: int, share: float, of: int) -> bool:
+    """Whether number ``index`` is one of a ``share`` of so many, spread evenly over them."""
+    count = round(share * of)
+    return (index + 1) * count // of > index * count // of
 
 
 class _Leaving:
@@ -106,24 +112,15 @@ def _order(shape: LayerShape, site: str | None) -> Iterator[tuple[str, int]]:
 
 def waiting_backward(tape: Tape, shape: LayerShape, site: str | None, *, accumulated: bool) -> None:
     """Backward; the caller holds the gradient of the output."""
-
-    def give(grads: list[Held]) -> None:
-        if accumulated:
-            tape.drop(*grads)
-
+    give = giving(tape, accumulated)
     coming = _Coming(tape, _order(shape, site))
     middle = coming.take()
     grad_matrix: Held | None = None
     if site == "mlp":
         _out, second = second_forward(tape, shape, site, None, train=True, keep=True, again=True)
         assert second is not None
-        grad_result, grad_matrix = gate_backward(tape, shape)
-        tape.drop(second.result)
-        through, made = mlp_backward(tape, shape, second.expanded)
-        give(made)
-        tape.drop(grad_result)
-        tape.add(WORK, shape.states)
-        tape.drop(through, second.unread)
+        _grad_middle, grad_matrix = second_backward(tape, shape, site, second, give)
+        tape.drop(second.unread)
     else:
         _through, made = mlp_backward(tape, shape, take=lambda: [coming.take() for _linear in shape.expand])
         give(made)

@@ -106,7 +106,7 @@ def layer_forward(
 Give = Callable[[list[Held]], None]
 
 
-def _giving(tape: Tape, accumulated: bool) -> Give:
+def giving(tape: Tape, accumulated: bool) -> Give:
     """LoRA's gradients are added to those of an earlier pass; otherwise they stay."""
     return (lambda grads: tape.drop(*grads)) if accumulated else (lambda grads: None)
 
@@ -136,7 +136,7 @@ def layer_backward(tape: Tape, shape: LayerShape, site: str | None, kept: Kept, 
     Args:
         accumulated: LoRA's gradients are added to those of an earlier pass; otherwise they stay.
     """
-    give = _giving(tape, accumulated)
+    give = giving(tape, accumulated)
     grad_middle, grad_matrix = second_backward(tape, shape, site, kept.second, give)
     tape.drop(kept.second.middle)
     grad_added: Held | None = None
@@ -178,7 +178,7 @@ def selected_backward(
     Args:
         offload: the input is fetched with ``kept``; otherwise the caller holds it.
     """
-    give = _giving(tape, accumulated)
+    give = giving(tape, accumulated)
     mixed, sums, middle = kept
     hidden = tape.add(WORK, shape.states) if offload else None
     _out, second = second_forward(tape, shape, site, None, train=True, keep=True, again=True)

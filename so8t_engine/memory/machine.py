@@ -77,9 +77,14 @@ def free_system_memory() -> int:
         return int(psutil.virtual_memory().available)
 
 
+def may_wait(free: int) -> int:
+    """Bytes of the ``free`` system memory that what only saves time may take: half of it."""
+    return free // 2
+
+
 def crowds(count: int, free: int) -> bool:
-    """Whether ``count`` bytes that only save time would take more than half of the ``free`` system memory."""
-    return 2 * count > free
+    """Whether ``count`` bytes that only save time would take more of it than they may."""
+    return count > may_wait(free)
 
 
 def other_programs(config: Config) -> int | None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from so8t_engine.config import Config
 from so8t_engine.memory.geometry import ModelGeometry
-from so8t_engine.memory.lean_terms import runs_lean
-from so8t_engine.memory.machine import Machine
+from so8t_engine.memory.lean_terms import runs_lean, waiting_bytes
+from so8t_engine.memory.machine import Machine, may_wait
 from so8t_engine.memory.needed import needed
 
 
@@ -117,3 +117,19 @@ def choose_spare(
             if kept > layers:
                 shorter.append((length, kept))
     return Spare(layers, weights, high(layers, weights), tuple(reversed(shorter)))
+
+
+def uncrowded(config: Config, geometry: ModelGeometry, free: int) -> float:
+    """The largest part of the layers that can wait as a whole in what may be taken of ``free`` system memory.
+
+    0 where even less than that takes more.
+
+    Raises:
+        ModelError: as `waiting_bytes` does.
+    """
+    layers = geometry.layers
+
+    def size(number: int) -> int:
+        return waiting_bytes(config, geometry, number / layers)
+
+    return most(size, may_wait(free), 0, layers) / layers

@@ -83,9 +83,3 @@ class Placement:
     def resolved(self, count: int) -> Placement:
         """With layers from 0, ascending, for a model of ``count`` layers. Raises `ModelError`."""
         return replace(self, layers=resolve_layers(self.layers, count))
-
-
-def evenly(index: int, share: float, of: int) -> bool:
-    """Whether number ``index`` is one of a ``share`` of so many, spread evenly over them."""
-    count = round(share * of)
-    return (index + 1) * count // of > index * count // of

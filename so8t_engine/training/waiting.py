@@ -15,8 +15,9 @@ import torch
 from so8t_engine.config import Config
 from so8t_engine.i18n import _
 from so8t_engine.memory.geometry import ModelGeometry
-from so8t_engine.memory.lean_terms import uncrowded, waiting_bytes
+from so8t_engine.memory.lean_terms import waiting_bytes
 from so8t_engine.memory.machine import crowds
+from so8t_engine.memory.spare import uncrowded
 from so8t_engine.model.lean.body import LeanBody
 from so8t_engine.model.lean.layer import Scene
 from so8t_engine.training.events import WarningEvent
@@ -38,7 +39,7 @@ class Rates:
     forward_s: float
     bus: float
 
-    def keeps_up(self, leaving: int) -> bool:
+    def keeps_up(self, leaving: float) -> bool:
         """Whether a layer's ``leaving`` bytes per token are gone by the time the next layer is computed.
 
         Somewhat slower would do: what is not computed again saves two thirds of a layer's forward time. But
@@ -60,45 +61,29 @@ def choose_waiting(lean: LeanBody, config: Config, geometry: ModelGeometry, free
     part = 0.0
     if asked != "off":
         part = uncrowded(config, geometry, free)
-        if asked == "auto" and part and not measure(lean).keeps_up(leaving_bytes(lean)):
+        if asked == "auto" and part and not measure(lean).keeps_up(lean.leaving_bytes(TOKENS) / TOKENS):
             part = 0.0
-    if part != lean.everything:
-        lean.everything = part
+    lean.everything = part
     wanted, least = (waiting_bytes(config, geometry, one) for one in (part, 0.0))
     if not (lean.keep_attention and crowds(wanted, free)):
-        none = asked == "on" and wanted == least
-        return _crowded(waiting_bytes(config, geometry), free) if none else None
-    lean.keep_attention = False
-    return WarningEvent(
-        kind="system_memory",
-        sentence=_(
-            "The attention's results would take %(wanted).1f GiB of the %(free).1f GiB of system memory that "
-            "are free: they are computed again instead."
-        )
-        % {"wanted": wanted / 2**30, "free": free / 2**30},
-        mend=_("Close other programs or shorten the sequence to save that time."),
-    )
-
-
-def _crowded(wanted: int, free: int) -> WarningEvent:
-    return WarningEvent(
-        kind="system_memory",
-        sentence=_(
+        if asked != "on" or wanted != least:
+            return None
+        wanted = waiting_bytes(config, geometry)
+        sentence = _(
             "%(wanted).1f GiB would wait in system memory, of which %(free).1f GiB are free: layers are "
             "computed again instead."
         )
-        % {"wanted": wanted / 2**30, "free": free / 2**30},
+    else:
+        lean.keep_attention = False
+        sentence = _(
+            "The attention's results would take %(wanted).1f GiB of the %(free).1f GiB of system memory that "
+            "are free: they are computed again instead."
+        )
+    return WarningEvent(
+        kind="system_memory",
+        sentence=sentence % {"wanted": wanted / 2**30, "free": free / 2**30},
         mend=_("Close other programs or shorten the sequence to save that time."),
     )
-
-
-def leaving_bytes(lean: LeanBody) -> int:
-    """Bytes per token that leave the card where all of a layer waits."""
-    layer = lean.layers[0]
-    block = layer.attention
-    made = (*block.projections, *layer.mlp.expand)
-    states = 2 * block.norm.weight_H.numel() + block.heads * block.size
-    return (states + sum(linear.outputs for linear in made)) * lean.dtype.itemsize + 4 * block.heads
 
 
 def measure(lean: LeanBody) -> Rates:
@@ -126,9 +111,7 @@ def _forward(lean: LeanBody) -> float:
         return 0.0
     weight_H = layer.attention.norm.weight_H
     hidden_NTH = torch.randn((1, TOKENS, weight_H.numel()), dtype=lean.dtype, device=weight_H.device)
-    own = lean.angles
     scene = Scene(*lean.angles_for(TOKENS, hidden_NTH), None, None)
-    lean.angles = own
     with torch.no_grad(), torch.autocast(weight_H.device.type, enabled=False):
         return _seconds(lambda: layer.forward(hidden_NTH, None, scene, None)) / TOKENS
 

@@ -43,6 +43,8 @@ OFFLOADED = {"memory.offload_activations": True}
 ATTENTION = {"memory.keep_attention": True}
 EVERYTHING = {"memory.offload_everything": "on"}
 FULL = {"memory.loss_path": "full"}
+#: Rows of the demonstration's length, laid end to end.
+PACKED = {"training.packing": True, "row_tokens": 108}
 
 
 def grid() -> dict[str, Settings]:
@@ -110,7 +112,7 @@ def grid() -> dict[str, Settings]:
     add("phi35", "nf4", 2048, OFFLOADED, EVERYTHING, training__recorded_passes="on")
     add("phi35", "nf4", 4096, OFFLOADED, ATTENTION, EVERYTHING, memory__kept_layers=8)
     add("phi35", "nf4", 2048, OFFLOADED, EVERYTHING, so8t__gate_layers=[16], so8t__gate_site="mlp")
-    add("phi35", "nf4", 2048, packed_rows(), OFFLOADED, EVERYTHING)
+    add("phi35", "nf4", 2048, PACKED, OFFLOADED, EVERYTHING)
     for layers, site in (([16], "mlp"), ([8, 16, 24], "attention"), (list(range(32)), "mlp")):
         add("phi35", "nf4", 2048, so8t__gate_layers=layers, so8t__gate_site=site)
     add("phi35", "nf4", 2048, so8t__gate_layers=[16], so8t__gate_final=False)
@@ -121,15 +123,14 @@ def grid() -> dict[str, Settings]:
     add("phi35", "nf4", 2048, training__recorded_passes="on")
     add("phi35", "nf4", 2048, model__double_quant=False)
     add("phi35", "nf4", 1024, training__accumulation=1)
-    packed = packed_rows()
     for kind, length in (("nf4", 1024), ("nf4", 2048), ("nf4", 4096), ("int8", 2048)):
-        add("phi35", kind, length, packed)
-        add("phi35", kind, length, packed, OFFLOADED, training__recorded_passes="on")
-    add("phi35", "nf4", 2048, packed, row_tokens=32)
-    add("phi35", "nf4", 1024, packed, training__batch_size=4, row_tokens=500)
-    add("phi35", "nf4", 2048, packed, memory__kept_layers=16)
+        add("phi35", kind, length, PACKED)
+        add("phi35", kind, length, PACKED, OFFLOADED, training__recorded_passes="on")
+    add("phi35", "nf4", 2048, PACKED, row_tokens=32)
+    add("phi35", "nf4", 1024, PACKED, training__batch_size=4, row_tokens=500)
+    add("phi35", "nf4", 2048, PACKED, memory__kept_layers=16)
     for shape in ("llama32_1b", "qwen25_15b"):
-        add(shape, "nf4", 2048, packed)
+        add(shape, "nf4", 2048, PACKED)
     for shape, kind, length in itertools.product(
         ("llama32_1b", "qwen25_15b"), ("nf4", "int8"), (512, 2048, 8192)
     ):
@@ -139,11 +140,6 @@ def grid() -> dict[str, Settings]:
         add(shape, "nf4", 2048, FULL)
         add(shape, "nf4", 1024, OFF)
     return found
-
-
-def packed_rows() -> Settings:
-    """Rows of the demonstration's length, laid end to end."""
-    return {"training.packing": True, "row_tokens": 108}
 
 
 def _short(value: object) -> str:

@@ -8,6 +8,7 @@ LoRA's s A x.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -69,14 +70,14 @@ class Attention:
         )
         return query, key, value
 
-    def parted(self, whole_NTF: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, shape (N, heads, T, D) each, that lie side by side."""
-        count, tokens, _units = whole_NTF.shape
+    def parts(self, outs_NTF: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Outputs for queries, keys and values, (N, T, F) each, of three projections or of one."""
         queries, keys = self.heads * self.size, self.kv_heads * self.size
-        query, key, value = (
-            part.view(count, tokens, -1, self.size).transpose(1, 2)
-            for part in torch.split(whole_NTF, [queries, keys, keys], -1)
-        )
+        return torch.split(outs_NTF[0], [queries, keys, keys], -1) if len(outs_NTF) == 1 else outs_NTF
+
+    def by_heads(self, parts_NTF: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, shape (N, heads, T, D) each."""
+        query, key, value = (part.view(*part.shape[:2], -1, self.size).transpose(1, 2) for part in parts_NTF)
         return query, key, value
 
     def mixed(self, query: Tensor, key: Tensor, value: Tensor, packed: PackedRows | None) -> Tensor:
@@ -237,10 +238,10 @@ class _Projections(torch.autograd.Function):
             linear.forward(normed_tH, weight, fork(seed, number), lows).view(count, tokens, -1)
             for number, (linear, weight) in enumerate(zip(block.projections, weights, strict=True))
         ]
-        queries, keys = block.heads * block.size, block.kv_heads * block.size
-        parts = torch.split(outs[0], [queries, keys, keys], -1) if len(outs) == 1 else outs
+        parts = block.parts(outs)
         if weights[0].order_O is not None:
-            rotary_of_pairs(outs[0][..., : queries + keys], cos_NTR, sin_NTR)
+            turned = (block.heads + block.kv_heads) * block.size
+            rotary_of_pairs(outs[0][..., :turned], cos_NTR, sin_NTR)
         else:
             for part in parts[:2]:
                 rotary(part.view(count, tokens, -1, block.size), part, cos_NTR, sin_NTR)
@@ -248,8 +249,7 @@ class _Projections(torch.autograd.Function):
         ctx.lows, ctx.ordered = lows, False
         ctx.normed_tH = normed_tH if has_room(normed_tH) else None
         ctx.weights = [weight if weight.merged else None for weight in weights]
-        query, key, value = (part.view(count, tokens, -1, block.size).transpose(1, 2) for part in parts)
-        return query, key, value
+        return block.by_heads(parts)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from so8t_engine.i18n import _
+from so8t_engine.memory.lean_waiting import AHEAD, LEAVING, evenly
 from so8t_engine.model.lean.attention import Attention, Norm
 from so8t_engine.model.lean.dropout import Seed, on_card
 from so8t_engine.model.lean.layer import DecoderLayer, Recomputed, Scene
@@ -33,11 +34,9 @@ from so8t_engine.model.lean.selected import (
     tile_name,
 )
 from so8t_engine.model.packed import PackedRows, takes_varlen
-from so8t_engine.so8t.placement import Placement, evenly
+from so8t_engine.so8t.placement import Placement
 
 log = logging.getLogger(__name__)
-#: Tensors that are on their way back beside the one in use, where layers wait as a whole.
-AHEAD = 2
 
 #: transformers' ``model_type`` → whether its q/k/v and gate/up are fused.
 KNOWN_TYPES = {"phi3": True, "llama": False, "mistral": False, "qwen2": False}
@@ -120,8 +119,8 @@ class LeanBody:
 
     @everything.setter
     def everything(self, share: float) -> None:
-        self._everything = share
-        if self._offload is not None:  # what it has reserved is of other sizes
+        changed, self._everything = share != self._everything, share
+        if changed and self._offload is not None:  # what it has reserved is of other sizes
             self._offload = None
             self.start_offload()
 
@@ -129,8 +128,11 @@ class LeanBody:
         """Keep layers' inputs on the host from the next pass on; False on the CPU, where there is no host."""
         device = self._decoder.embed_tokens.weight.device
         if self._offload is None and device.type == "cuda":
-            self._offload = Offload(device, leaving=3 if self.keep_attention or self._everything else 1)
-            self._offload.ahead = AHEAD if self._everything else None
+            self._offload = Offload(
+                device,
+                leaving=LEAVING if self.keep_attention or self._everything else 1,
+                ahead=AHEAD if self._everything else None,
+            )
         return self.offloads
 
     def kept_at(self, length: int) -> int:
@@ -162,18 +164,28 @@ class LeanBody:
         # All that are recomputed but the last, which is needed again at once.
         count = max(len(self.layers) - self.kept_at(tokens) - 1, 0)
         room = max(tokens, longest)
-        return self._offload.reserve([self._waiting(index, rows, room, dtype) for index in range(count)])
+        return self._offload.reserve(
+            [
+                self._waiting(self.layers[index], rows, room, dtype, whole=self._whole(index))
+                for index in range(count)
+            ]
+        )
+
+    def leaving_bytes(self, tokens: int) -> int:
+        """Bytes that leave the card where all of a layer without a gate waits, of a row of so many tokens."""
+        layer = replace(self.layers[0], site=None)
+        named = self._waiting(layer, 1, tokens, self.dtype, whole=True)
+        return sum(elements * kind.itemsize for elements, kind in named.values())
 
     def _whole(self, index: int) -> bool:
         """Whether all of this layer waits on the host, if it waits."""
         return self.layers[index].site != "attention" and evenly(index, self._everything, len(self.layers))
 
     def _waiting(
-        self, index: int, rows: int, tokens: int, dtype: torch.dtype
+        self, layer: DecoderLayer, rows: int, tokens: int, dtype: torch.dtype, *, whole: bool
     ) -> dict[str, tuple[int, torch.dtype]]:
         """Name → (elements, dtype) of what a layer pushes, in this order."""
-        layer, count = self.layers[index], rows * tokens
-        block, whole = layer.attention, self._whole(index)
+        block, count = layer.attention, rows * tokens
         states = count * block.norm.weight_H.numel(), dtype
         named = {HIDDEN: states}
         if not (whole or self._selects(layer)):

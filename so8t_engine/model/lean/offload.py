@@ -37,14 +37,11 @@ class Offload:
     Args:
         device: the card.
         leaving: tensors that may be on their way out when the next is pushed; older ones are waited for.
-
-    Attributes:
         ahead: so many tensors are fetched beside the one that is taken; None is the rest of its layer.
     """
 
-    def __init__(self, device: torch.device, leaving: int = 1) -> None:
-        self._device, self._most_leaving = device, leaving
-        self.ahead: int | None = None
+    def __init__(self, device: torch.device, leaving: int = 1, ahead: int | None = None) -> None:
+        self._device, self._most_leaving, self._ahead = device, leaving, ahead
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._buffers: dict[tuple[int, str], Tensor] = {}
         self._tickets: list[Ticket] = []
@@ -111,7 +108,7 @@ class Offload:
         """The tensor on the card again, as it lay there.
 
         Begins to fetch what will be needed next: the rest of this layer's tensors, or with the last of them
-        the first of the layer before; or as many as `ahead` says.
+        the first of the layer before; or as many as ``ahead`` says.
         """
         main = torch.cuda.current_stream(self._device)
         self.settle()
@@ -123,8 +120,8 @@ class Offload:
         flat, ticket.card = ticket.card, None
         for place in reversed(range(ticket.place)):
             nearer = self._tickets[place]
-            if self.ahead is not None:
-                if place < ticket.place - self.ahead:
+            if self._ahead is not None:
+                if place < ticket.place - self._ahead:
                     break
             elif nearer.layer != ticket.layer and place != ticket.place - 1:
                 break

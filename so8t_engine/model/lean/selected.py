@@ -236,19 +236,17 @@ class Selected(torch.autograd.Function):
             grad_mixed_NTF, mixed_NTF = mixed_NTF.grad, mixed_NTF.detach()
             results: _Results = ctx.results
             kept, ctx.projected = ctx.projected, None
-            values = None if kept is None else store.take_all(kept)
+            values: Sequence[Tensor] | None = None if kept is None else store.take_all(kept)
             results.take()
             hidden_NTH, ctx.hidden, ctx.results = again(ctx.hidden), None, None
-            hollow: tuple[Tensor, ...]
+            skip = values is not None
+            projected = attention.projected(hidden_NTH, scene.cos_NTR, scene.sin_NTR, seed, skip=skip)
+            hollow: tuple[Tensor, ...] = projected
             if values is None:
-                projected = attention.projected(hidden_NTH, scene.cos_NTR, scene.sin_NTR, seed)
-                hollow = _Hollow.apply(*projected)  # type: ignore[no-untyped-call]
-            else:
-                hollow = attention.projected(hidden_NTH, scene.cos_NTR, scene.sin_NTR, seed, skip=True)
-                query, key, value = attention.parted(values[0]) if len(values) == 1 else values
-                projected = query, key, value
-                del query, key, value
-            leaves = [one.detach().requires_grad_() for one in projected]
+                hollow, values = _Hollow.apply(*projected), projected  # type: ignore[no-untyped-call]
+            elif len(values) == 1:
+                values = attention.by_heads(attention.parts(values))
+            leaves = [one.detach().requires_grad_() for one in values]
             del projected, values
             with _Kernels(results.beside(mixed_NTF)):
                 again_NTF = attention.mixed(leaves[0], leaves[1], leaves[2], scene.packed)

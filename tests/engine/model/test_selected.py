@@ -20,16 +20,16 @@ from so8t_engine.data.tokenize import Encoded
 from so8t_engine.memory.geometry import geometry_from_config, model_geometry
 from so8t_engine.memory.lean_step import pinned
 from so8t_engine.memory.lean_terms import waiting_bytes
+from so8t_engine.memory.lean_waiting import evenly
 from so8t_engine.model import packed
 from so8t_engine.model.lean import body
 from so8t_engine.model.lean.linear import LoraLinear
 from so8t_engine.model.lean.offload import Ticket
 from so8t_engine.model.lean.selected import KERNELS
 from so8t_engine.model.so8t_model import StepTotals
-from so8t_engine.so8t.placement import evenly
 from so8t_engine.training import preparation, waiting
 from so8t_engine.training.recovery import Recovery
-from so8t_engine.training.waiting import Rates, choose_waiting, leaving_bytes
+from so8t_engine.training.waiting import Rates, choose_waiting
 from tests.engine.model.test_lean import FAMILIES, _assert_same, _base, _batch, _loss_and_gradients, _model
 
 #: Queries, keys and values by one layer, and by three with biases.
@@ -196,8 +196,6 @@ def test_the_buffers_on_the_host_are_what_the_estimate_says(
 class _OnHost:
     """An `Offload` that moves nothing and writes down what it is asked for, in order."""
 
-    ahead: int | None = None
-
     def __init__(self) -> None:
         self.reserved: list[Mapping[str, tuple[int, torch.dtype]]] = []
         self.pushed: list[tuple[int, str, Tensor]] = []
@@ -298,7 +296,7 @@ def _offloading(**memory: Any) -> Any:  # noqa: ANN401
     own = {"keep_attention": True, "offload_activations": True} | memory
     model = _model(_base(), memory=own, training=CHECKPOINTED)
     return model.settings, model_geometry(model.settings.model.path, None), SimpleNamespace(
-        offloads=True, keep_attention=True, everything=0.0
+        offloads=True, keep_attention=True, everything=0.0, leaving_bytes=lambda tokens: 1000 * tokens
     )  # fmt: skip
 
 
@@ -326,10 +324,10 @@ def test_what_leaves_is_what_is_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert lean is not None
         lean.everything = 1.0
         monkeypatch.setattr(lean, "_offload", host)
-        _loss_and_gradients(model)
+        batch = _batch(1, 128)
+        model.hidden_states(batch["input_ids_NT"], batch["attention_mask_NT"])
         first = [tensor for layer, _name, tensor in host.pushed if layer == 1]
-        tokens = first[0].numel() // first[0].shape[-1]
-        assert sum(tensor.numel() * tensor.element_size() for tensor in first) == leaving_bytes(lean) * tokens
+        assert sum(tensor.numel() * tensor.element_size() for tensor in first) == lean.leaving_bytes(128)
 
 
 @given(st.floats(1e-7, 1e-3), st.floats(1e9, 1e12), st.integers(1, 2**20))
@@ -343,7 +341,6 @@ def test_the_bus_keeps_up_where_a_copy_takes_no_longer_than_a_layer(
 
 def test_auto_measures_and_lets_wait_what_the_bus_keeps_up_with(monkeypatch: pytest.MonkeyPatch) -> None:
     config, geometry, lean = _offloading(offload_everything="auto")
-    monkeypatch.setattr(waiting, "leaving_bytes", lambda _lean: 1000)
     for rates, part in ((Rates(1e-6, 1e9), 1.0), (Rates(1e-6, 9.9e8), 0.0), (Rates(0.0, 1e9), 0.0)):
         monkeypatch.setattr(waiting, "measure", lambda _lean, rates=rates: rates)
         assert choose_waiting(lean, config, geometry, 2**50) is None
@@ -358,7 +355,6 @@ def test_processes_share_the_system_memory_and_the_estimate_is_of_what_was_chose
     monkeypatch.setattr(preparation, "free_system_memory", lambda: 2 * waiting_bytes(config, geometry, 1.0))
     monkeypatch.setattr(preparation.dist, "is_initialized", lambda: processes > 1)
     monkeypatch.setattr(preparation.dist, "get_world_size", lambda: processes)
-    monkeypatch.setattr(waiting, "leaving_bytes", lambda _lean: 1000)
     monkeypatch.setattr(waiting, "measure", lambda _lean: Rates(1e-6, 1e9))
     notice, chosen = preparation._waiting(lean, config)
     assert notice is None
